@@ -1,0 +1,1 @@
+"""The kernel that carries the services; it knows none of them."""

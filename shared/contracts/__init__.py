@@ -1,0 +1,28 @@
+"""The message catalogue: one file per owner, and the table from routing key to class."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from shared.contracts import billing, identity, metrics, onboarding, provisioning, tenant
+from shared.contracts.base import Ask, Fact, Message, Refusal
+
+SERVICES = ("onboarding", "tenant", "identity", "billing", "metrics", "provisioning")
+"""Every service, in the order of the story that a first tenant goes through."""
+
+_OWNERS = (onboarding, tenant, identity, billing, metrics, provisioning)
+_BASES = (Message, Ask, Fact, Refusal)
+
+
+def _messages() -> dict[str, type[Message]]:
+    found: dict[str, type[Message]] = {}
+    for module in _OWNERS:
+        for value in vars(module).values():
+            if isinstance(value, type) and issubclass(value, Message) and value not in _BASES:
+                found[value.routing_key()] = value
+    return found
+
+
+CATALOGUE: Mapping[str, type[Message]] = MappingProxyType(_messages())
+"""Routing key to message class, every message of the system."""
+
+__all__ = ["CATALOGUE", "SERVICES", "Ask", "Fact", "Message", "Refusal"]

@@ -1,0 +1,1 @@
+"""Reliable messages between services: inbox, outbox, barrier, retry ladder and parking."""

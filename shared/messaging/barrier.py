@@ -1,0 +1,115 @@
+"""One effect per workflow step, whatever is repeated, late or overtaken by its own undo.
+
+The sub-transaction barrier of dtm, set-based: an operation is one row per (workflow, step), inserted in the transaction
+of its effect. An ask whose row exists is answered as before or, after its undo, not at all. An undo that comes first
+leaves the row that keeps the ask from ever taking effect.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import orjson
+
+from shared.contracts import CATALOGUE
+from shared.contracts.base import Message, Refusal
+from shared.messaging.event import Event, UndecodableError
+from shared.postgres import Connection
+
+Key = tuple[UUID, str]
+
+
+@dataclass(frozen=True)
+class Entered:
+    """What the barrier says of a batch of asks.
+
+    Attributes:
+        fresh: the first ask of each operation that may take effect now.
+        answered: what was answered to those that took effect before.
+    """
+
+    fresh: Sequence[Event]
+    answered: Mapping[Key, Message]
+
+
+def key_of(event: Event) -> Key:
+    """Return the operation that an ask is for.
+
+    Raises:
+        UndecodableError: the ask names no workflow or no step.
+    """
+    if event.workflow_id is None or event.step is None:
+        raise UndecodableError(f"{event.type} names no workflow step")
+    return event.workflow_id, event.step
+
+
+async def enter(connection: Connection, asks: Sequence[Event]) -> Entered:
+    """Let each operation through once; later asks get the answer of the first, those after an undo get none."""
+    first = {key_of(ask): ask for ask in reversed(asks)}
+    rows = await connection.fetch(
+        """
+        INSERT INTO operation (workflow_id, step, state)
+        SELECT workflow_id, step, 'done' FROM unnest($1::uuid[], $2::text[]) AS key (workflow_id, step)
+        ORDER BY workflow_id, step
+        ON CONFLICT DO NOTHING
+        RETURNING workflow_id, step
+        """,
+        *_columns(first),
+    )
+    fresh = {(row["workflow_id"], row["step"]) for row in rows}
+    return Entered(
+        fresh=[ask for key, ask in reversed(first.items()) if key in fresh],
+        answered=await _answers(connection, first.keys() - fresh),
+    )
+
+
+async def remember(connection: Connection, answers: Mapping[Key, Message]) -> None:
+    """Keep the answer of each operation, and whether it was a refusal."""
+    await connection.execute(
+        """
+        UPDATE operation SET state = new.state, answer_type = new.answer_type, answer = new.answer
+        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bytea[])
+            AS new (workflow_id, step, state, answer_type, answer)
+        WHERE (operation.workflow_id, operation.step) = (new.workflow_id, new.step)
+        """,
+        *_columns(answers),
+        ["refused" if isinstance(answer, Refusal) else "done" for answer in answers.values()],
+        [answer.routing_key() for answer in answers.values()],
+        [orjson.dumps(answer.model_dump(mode="json", by_alias=True)) for answer in answers.values()],
+    )
+
+
+async def close(connection: Connection, undos: Sequence[Event]) -> None:
+    """Close operations for good: whatever asks for them later takes no effect."""
+    await connection.execute(
+        """
+        INSERT INTO operation (workflow_id, step, state)
+        SELECT DISTINCT workflow_id, step, 'undone' FROM unnest($1::uuid[], $2::text[]) AS key (workflow_id, step)
+        ORDER BY workflow_id, step
+        ON CONFLICT (workflow_id, step) DO UPDATE SET state = 'undone', answer_type = NULL, answer = NULL
+        """,
+        *_columns(key_of(event) for event in undos),
+    )
+
+
+async def _answers(connection: Connection, keys: Iterable[Key]) -> dict[Key, Message]:
+    columns = _columns(keys)
+    if not columns[0]:
+        return {}
+    rows = await connection.fetch(
+        """
+        SELECT workflow_id, step, answer_type, answer
+        FROM operation JOIN unnest($1::uuid[], $2::text[]) AS key (workflow_id, step) USING (workflow_id, step)
+        WHERE answer_type IS NOT NULL
+        """,
+        *columns,
+    )
+    return {
+        (row["workflow_id"], row["step"]): CATALOGUE[row["answer_type"]].model_validate_json(row["answer"])
+        for row in rows
+    }
+
+
+def _columns(keys: Iterable[Key]) -> tuple[list[UUID], list[str]]:
+    pairs = list(keys)
+    return [workflow_id for workflow_id, _ in pairs], [step for _, step in pairs]

@@ -1,0 +1,182 @@
+"""From the broker to the effect: take what has arrived, handle it in one transaction, send the answers, acknowledge.
+
+    received -> inbox -> handlers -> outbox -> commit -> publish -> acknowledge
+
+A batch that fails is rolled back and tried again one message at a time; the one at fault climbs the retry ladder and
+ends in parking, and never holds up the others. While the database is away nothing is counted as an attempt: consuming
+waits.
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from datetime import datetime
+
+import structlog
+
+from shared.clock import Clock
+from shared.failpoints import failpoint
+from shared.ids import Ids
+from shared.messaging import inbox, outbox
+from shared.messaging.admission import Admission, Arrival, Rejected
+from shared.messaging.bus import Bus, BusUnavailableError, Consumption, Delivery
+from shared.messaging.dispatch import Dispatch
+from shared.messaging.event import Outgoing
+from shared.messaging.ladder import Ladder
+from shared.messaging.outbox import Relay
+from shared.messaging.topology import Manifest, work_queue_of
+from shared.postgres import CONTENTION, Pool, is_unavailable, transaction
+
+log = structlog.get_logger(__name__)
+
+PREFETCH = 50
+"""AMQP messages unsettled at a time; each is a batch, so this bounds the memory of what waits in this process."""
+
+BATCH_EVENTS = 500
+"""The most events handled in one transaction."""
+
+_CONTENTION_ATTEMPTS = 3
+_LONGEST_WAIT = 15.0
+
+
+class Consumer:
+    """Reads the work queue of one service, for ever, one batch after the other.
+
+    Args:
+        service: whose queue.
+        dispatch: what to do with each type of message.
+        relay: sends what the handlers said.
+    """
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        bus: Bus,
+        pool: Pool,
+        dispatch: Dispatch,
+        relay: Relay,
+        manifest: Manifest,
+        logins: dict[str, str],
+        clock: Clock,
+        ids: Ids,
+    ) -> None:
+        self._service = service
+        self._bus = bus
+        self._pool = pool
+        self._dispatch = dispatch
+        self._relay = relay
+        self._clock = clock
+        self._ladder = Ladder(service=service, bus=bus, clock=clock, ids=ids)
+        self._admission = Admission(service=service, manifest=manifest, logins=logins, heard=dispatch.heard)
+        self._consumption: Consumption | None = None
+        self._stopping = False
+
+    @property
+    def is_consuming(self) -> bool:
+        """Whether the subscription stands; readiness depends on it."""
+        return self._consumption is not None
+
+    async def run(self) -> None:
+        """Consume until `stop`, subscribing again whenever the broker was away."""
+        attempt = 0
+        while not self._stopping:
+            try:
+                async with self._bus.consume(work_queue_of(self._service), prefetch=PREFETCH) as consumption:
+                    attempt = 0
+                    self._consumption = consumption
+                    await self._pump(consumption)
+            except ConnectionError as error:
+                attempt += 1
+                log.warning("consumer waits for the broker", action="consumer_unavailable", error=str(error))
+                await self._clock.sleep(backoff(attempt))
+            finally:
+                self._consumption = None
+
+    def stop(self) -> None:
+        """Finish the batch at hand, acknowledge it, and let `run` return."""
+        self._stopping = True
+        if self._consumption is not None:
+            self._consumption.stop()
+
+    async def _pump(self, consumption: Consumption) -> None:
+        while not self._stopping:
+            deliveries = await consumption.receive(PREFETCH)
+            if not deliveries:
+                return
+            await failpoint("received")
+            await self.settle(deliveries)
+            await failpoint("before_ack")
+            await consumption.acknowledge(deliveries[-1])
+            await failpoint("acked")
+
+    async def settle(self, deliveries: Sequence[Delivery]) -> None:
+        """Give every event in the deliveries its place: handled, on the retry ladder, or parked."""
+        arrivals: list[Arrival] = []
+        for delivery in deliveries:
+            for admitted in self._admission.admit(delivery):
+                if isinstance(admitted, Rejected):
+                    await self._ladder.park(admitted)
+                else:
+                    arrivals.append(admitted)
+        for start in range(0, len(arrivals), BATCH_EVENTS):
+            await self._take(arrivals[start : start + BATCH_EVENTS])
+
+    async def _take(self, arrivals: Sequence[Arrival]) -> None:
+        try:
+            outgoing = await self._transact_patiently(arrivals)
+        except BusUnavailableError:
+            raise
+        except Exception as error:
+            if len(arrivals) > 1:
+                log.warning("batch failed, one by one", action="batch_split", count=len(arrivals), error=repr(error))
+                for arrival in arrivals:
+                    await self._take([arrival])
+                return
+            log.exception("message failed", action="message_failed", type=arrivals[0].event.type)
+            await self._ladder.climb(arrivals[0], error)
+            return
+        await self._relay.send(outgoing)
+
+    async def _transact_patiently(self, arrivals: Sequence[Arrival]) -> Sequence[Outgoing]:
+        """Transact, waiting out outages without end and contention a few times."""
+        outages = contentions = 0
+        while True:
+            try:
+                return await self._transact(arrivals)
+            except CONTENTION:
+                contentions += 1
+                if contentions == _CONTENTION_ATTEMPTS:
+                    raise
+            except Exception as error:
+                if not is_unavailable(error):
+                    raise
+                outages += 1
+                log.warning("consumer waits for the database", action="database_unavailable", error=repr(error))
+                await self._clock.sleep(backoff(outages))
+                if self._stopping:
+                    raise BusUnavailableError("stopped while the database was away") from error
+
+    async def _transact(self, arrivals: Sequence[Arrival]) -> Sequence[Outgoing]:
+        now: datetime = self._clock.now()
+        async with transaction(self._pool) as connection:
+            fresh = await inbox.admit(connection, [arrival.event.id for arrival in arrivals])
+            events = {arrival.event.id: arrival.event for arrival in arrivals if arrival.event.id in fresh}
+            outgoing = await self._dispatch.handle(connection, list(events.values()))
+            await failpoint("handled")
+            await outbox.insert(connection, outgoing, now=now)
+            await failpoint("before_commit")
+        await failpoint("after_commit")
+        return outgoing
+
+
+def backoff(attempt: int) -> float:
+    """Return the seconds to wait before another attempt: doubling from 0.2, capped, with jitter against stampedes."""
+    longest = min(_LONGEST_WAIT, 0.2 * float(2 ** min(attempt - 1, 10)))
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+
+
+async def wait_until_consuming(consumer: Consumer) -> None:
+    """Return when the subscription stands."""
+    while not consumer.is_consuming:  # noqa: ASYNC110 - a start-up wait of a few polls
+        await asyncio.sleep(0.01)

@@ -1,0 +1,96 @@
+"""From a batch of events to handlers and back: what surrounds a handler, by the kind of its subscription."""
+
+from collections.abc import Collection, Sequence
+
+from shared.clock import Clock
+from shared.contracts.base import Message
+from shared.ids import Ids
+from shared.messaging import barrier
+from shared.messaging.event import Event, Outgoing
+from shared.messaging.subscriptions import Kind, Subscription, Subscriptions
+from shared.messaging.topology import exchange_of
+from shared.postgres import Connection
+
+
+class Dispatch:
+    """Hands events to the handlers of one service and wraps what they say.
+
+    Args:
+        subscriptions: bound, see `shared.messaging.subscriptions.bind`.
+    """
+
+    def __init__(self, *, service: str, subscriptions: Subscriptions, clock: Clock, ids: Ids) -> None:
+        self._service = service
+        self._subscriptions = {message.routing_key(): each for message, each in subscriptions.items()}
+        self._clock = clock
+        self._ids = ids
+
+    @property
+    def heard(self) -> Collection[str]:
+        """The routing keys that have a handler."""
+        return self._subscriptions.keys()
+
+    async def handle(self, connection: Connection, events: Sequence[Event]) -> list[Outgoing]:
+        """Run the handlers of a batch, grouped by type, in the caller's transaction; return all that was said."""
+        groups: dict[str, list[Event]] = {}
+        for event in events:
+            groups.setdefault(event.type, []).append(event)
+        outgoing: list[Outgoing] = []
+        for routing_key, group in groups.items():
+            outgoing += await self._handle_group(connection, self._subscriptions[routing_key], group)
+        return outgoing
+
+    async def _handle_group(
+        self, connection: Connection, subscription: Subscription, events: Sequence[Event]
+    ) -> Sequence[Outgoing]:
+        match subscription.kind:
+            case Kind.DO:
+                return await self._do(connection, subscription, events)
+            case Kind.UNDO:
+                return await self._undo(connection, subscription, events)
+            case Kind.HEAR:
+                said = await subscription.handler(connection, [event.message for event in events])
+                return [self.tell(message) for message in said]
+            case Kind.FOLLOW:
+                followed: Sequence[Outgoing] = await subscription.handler(connection, events)
+                return followed
+
+    async def _do(
+        self, connection: Connection, subscription: Subscription, asks: Sequence[Event]
+    ) -> Sequence[Outgoing]:
+        entered = await barrier.enter(connection, asks)
+        answers = dict(entered.answered)
+        if entered.fresh:
+            said = await subscription.handler(connection, [ask.message for ask in entered.fresh])
+            fresh = {barrier.key_of(ask): answer for ask, answer in zip(entered.fresh, said, strict=True)}
+            await barrier.remember(connection, fresh)
+            answers |= fresh
+        return [self._answer(ask, answers[barrier.key_of(ask)]) for ask in asks if barrier.key_of(ask) in answers]
+
+    async def _undo(
+        self, connection: Connection, subscription: Subscription, undos: Sequence[Event]
+    ) -> Sequence[Outgoing]:
+        await barrier.close(connection, undos)
+        said = await subscription.handler(connection, [undo.message for undo in undos])
+        return [self._answer(undo, answer) for undo, answer in zip(undos, said, strict=True)]
+
+    def _answer(self, ask: Event, message: Message) -> Outgoing:
+        return self.wrap(
+            Event(
+                id=self._ids.new(),
+                publisher=self._service,
+                time=self._clock.now(),
+                message=message,
+                workflow_id=ask.workflow_id,
+                step=ask.step,
+                causation_id=ask.id,
+            )
+        )
+
+    def tell(self, message: Message) -> Outgoing:
+        """Wrap a fact that answers nobody."""
+        return self.wrap(Event(id=self._ids.new(), publisher=self._service, time=self._clock.now(), message=message))
+
+    def wrap(self, event: Event) -> Outgoing:
+        """Address an event to the service's own exchange."""
+        return Outgoing(event.id, exchange_of(self._service), event.type, event.encode())

@@ -1,0 +1,141 @@
+"""The envelope: every message travels as a CloudEvent 1.0, alone in binary mode or as part of a JSON batch."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+from pydantic import ValidationError
+
+from shared.contracts import CATALOGUE
+from shared.contracts.base import Ask, Message
+
+BATCH = "application/cloudevents-batch+json"
+"""The content type of several events in one AMQP message (CloudEvents JSON format 1.0, section 4)."""
+
+SOURCE_PREFIX = "/tenure/"
+
+
+class UndecodableError(Exception):
+    """The bytes are no event of the catalogue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One message with its envelope.
+
+    Attributes:
+        id: unique per message; a repeated delivery has the same, a second attempt of a step another.
+        publisher: the service that says it, from the CloudEvents ``source``.
+        time: when it was made.
+        workflow_id: the workflow on whose behalf it travels (``correlationid``).
+        step: the step of that workflow (``workflowstep``); with ``workflow_id`` it identifies an operation.
+        causation_id: the message that caused this one (``causationid``); for an answer, the ask.
+    """
+
+    id: UUID
+    publisher: str
+    time: datetime
+    message: Message
+    workflow_id: UUID | None = None
+    step: str | None = None
+    causation_id: UUID | None = None
+
+    @property
+    def type(self) -> str:
+        """The CloudEvents type, which is the routing key."""
+        return self.message.routing_key()
+
+    def encode(self) -> bytes:
+        """Render the event in the CloudEvents JSON format."""
+        return orjson.dumps(self._attributes() | {"data": self.message.model_dump(mode="json", by_alias=True)})
+
+    def _attributes(self) -> dict[str, Any]:
+        attributes: dict[str, Any] = {
+            "specversion": "1.0",
+            "id": str(self.id),
+            "type": self.type,
+            "source": SOURCE_PREFIX + self.publisher,
+            "subject": self.message.tenant_id,
+            "time": self.time,
+            "datacontenttype": "application/json",
+        }
+        if self.workflow_id is not None:
+            attributes["correlationid"] = str(self.workflow_id)
+        if self.step is not None:
+            attributes["workflowstep"] = self.step
+        if self.causation_id is not None:
+            attributes["causationid"] = str(self.causation_id)
+        return attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """An event on its way out: what an outbox row holds.
+
+    Attributes:
+        event: the encoded CloudEvent.
+    """
+
+    id: UUID
+    exchange: str
+    routing_key: str
+    event: bytes
+
+
+def decode(raw: Any) -> Event:
+    """Read one event from its parsed JSON.
+
+    Raises:
+        UndecodableError: a required attribute is missing or wrong, the type is unknown, or the data does not fit it.
+    """
+    try:
+        message_class = CATALOGUE[raw["type"]]
+        return Event(
+            id=UUID(raw["id"]),
+            publisher=raw["source"].removeprefix(SOURCE_PREFIX),
+            time=datetime.fromisoformat(raw["time"]),
+            message=message_class.model_validate(raw["data"]),
+            workflow_id=_uuid(raw.get("correlationid")),
+            step=raw.get("workflowstep"),
+            causation_id=_uuid(raw.get("causationid")),
+        )
+    except KeyError as error:
+        raise UndecodableError(f"unknown type or missing attribute {error}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = "/".join(str(part) for part in first["loc"])
+        raise UndecodableError(f"data of {raw['type']}: {place}: {first['msg']}") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UndecodableError(f"malformed event: {error}") from error
+
+
+def parse_batch(body: bytes) -> Sequence[Any]:
+    """Split an AMQP body in batch format into the parsed JSON of its events.
+
+    Raises:
+        UndecodableError: it is not a JSON array.
+    """
+    try:
+        events = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise UndecodableError(f"body is not JSON: {error}") from error
+    if not isinstance(events, list):
+        raise UndecodableError("body is not a batch of events")
+    return events
+
+
+def join_batch(events: Iterable[bytes]) -> bytes:
+    """Make one AMQP body of encoded events."""
+    return b"[" + b",".join(events) + b"]"
+
+
+def is_ask(message: Message) -> bool:
+    """Tell whether somebody is waiting for an answer to this message."""
+    return isinstance(message, Ask)
+
+
+def _uuid(text: str | None) -> UUID | None:
+    return UUID(text) if text is not None else None

@@ -1,0 +1,91 @@
+"""The retry ladder: a failed message waits longer each time and ends in parking, where an operator finds it."""
+
+import structlog
+
+from shared.clock import Clock
+from shared.ids import Ids
+from shared.messaging.admission import ATTEMPT, ORIGIN, Arrival, Rejected
+from shared.messaging.bus import Bus, BusUnavailableError, Outcome, Parcel
+from shared.messaging.event import BATCH, join_batch
+from shared.messaging.topology import RETRY_DELAYS, retry_exchange_of
+
+log = structlog.get_logger(__name__)
+
+REASON = "tenure-reason"
+"""Header of a parked message: ``undecodable``, ``unknown``, ``forged`` or ``failed``."""
+
+DETAIL = "tenure-detail"
+"""Header of a parked message: a sentence for the operator."""
+
+PARKED_AT = "tenure-parked-at"
+"""Header of a parked message: RFC 3339."""
+
+USER = "tenure-user"
+"""Header of a parked message: the login that had published it."""
+
+_DETAIL_CHARACTERS = 500
+_ATTEMPTS = 5
+
+
+class Ladder:
+    """Publishes what could not be handled to the service's own retry queues and parking."""
+
+    def __init__(self, *, service: str, bus: Bus, clock: Clock, ids: Ids) -> None:
+        self._service = service
+        self._bus = bus
+        self._clock = clock
+        self._ids = ids
+
+    async def climb(self, arrival: Arrival, error: Exception) -> None:
+        """Let a failed message wait for its next attempt; park it after the last.
+
+        Raises:
+            BusUnavailableError: it could be put nowhere; it must not be acknowledged.
+        """
+        if arrival.attempt >= len(RETRY_DELAYS):
+            await self._park(arrival, f"{type(error).__name__}: {error}")
+            return
+        delay = RETRY_DELAYS[arrival.attempt]
+        log.warning("message waits", action="message_retried", type=arrival.event.type, delay_seconds=delay)
+        headers: dict[str, str | int] = {ATTEMPT: arrival.attempt + 1, ORIGIN: arrival.origin}
+        await self._publish(f"retry.{delay}s", join_batch([arrival.raw]), BATCH, headers)
+
+    async def park(self, rejected: Rejected) -> None:
+        """Put aside what can never be handled.
+
+        Raises:
+            BusUnavailableError: it could be put nowhere; it must not be acknowledged.
+        """
+        log.error("message parked", action="message_parked", reason=rejected.reason, detail=rejected.detail)
+        headers = self._parking_headers(rejected.reason, rejected.detail, rejected.origin, 0)
+        headers[USER] = rejected.user_id
+        await self._publish("parking", rejected.body, rejected.content_type, headers)
+
+    async def _park(self, arrival: Arrival, detail: str) -> None:
+        log.error("message parked", action="message_parked", reason="failed", type=arrival.event.type, detail=detail)
+        headers = self._parking_headers("failed", detail, arrival.origin, arrival.attempt)
+        await self._publish("parking", join_batch([arrival.raw]), BATCH, headers)
+
+    def _parking_headers(self, reason: str, detail: str, origin: str, attempt: int) -> dict[str, str | int]:
+        return {
+            REASON: reason,
+            DETAIL: detail[:_DETAIL_CHARACTERS],
+            PARKED_AT: self._clock.now().isoformat(),
+            ORIGIN: origin,
+            ATTEMPT: attempt,
+        }
+
+    async def _publish(self, key: str, body: bytes, content_type: str, headers: dict[str, str | int]) -> None:
+        parcel = Parcel(
+            exchange=retry_exchange_of(self._service),
+            routing_key=key,
+            body=body,
+            content_type=content_type,
+            message_id=str(self._ids.new()),
+            headers=headers,
+        )
+        for _ in range(_ATTEMPTS):
+            if (await self._bus.publish([parcel]))[0] is Outcome.CONFIRMED:
+                return
+            await self._clock.sleep(1.0)
+        raise BusUnavailableError(f"could not publish to {parcel.exchange}")

@@ -1,0 +1,99 @@
+"""How a service says what it hears: a table from message class to handler, and how dependencies get into handlers.
+
+A handler takes a batch and is set-based by nature. It runs inside the kernel's transaction, sees each message once, and
+answers with messages of its own; it never publishes, commits or acknowledges. An exception means a bug or an outage:
+the kernel tries again and finally parks the message. A domain refusal is an answer.
+"""
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from shared.contracts.base import Fact, Message
+from shared.messaging.event import Outgoing
+
+
+class Kind(Enum):
+    """What the kernel does around a handler."""
+
+    DO = "do"
+    """An ask: the barrier lets it through once per workflow step, and never after its undo."""
+    UNDO = "undo"
+    """The undo of an ask: once, whether the ask came before, comes later, or never comes."""
+    HEAR = "hear"
+    """A fact: once per message."""
+    FOLLOW = "follow"
+    """A fact with its envelope: once per message; for handlers that need to know what it answers."""
+
+
+@dataclass(frozen=True)
+class Subscription:
+    """A handler and how the kernel treats it."""
+
+    kind: Kind
+    handler: Callable[..., Awaitable[Sequence[Any]]]
+
+
+def do(handler: Callable[..., Awaitable[Sequence[Fact]]]) -> Subscription:
+    """Answer each ask of a batch with one fact, in the order of the asks.
+
+    Args:
+        handler: ``(connection, asks, *, dependencies) -> facts``.
+    """
+    return Subscription(Kind.DO, handler)
+
+
+def undo(handler: Callable[..., Awaitable[Sequence[Fact]]]) -> Subscription:
+    """Take back what each ask of a batch names and answer with one fact each; finding nothing is no error.
+
+    Args:
+        handler: ``(connection, asks, *, dependencies) -> facts``.
+    """
+    return Subscription(Kind.UNDO, handler)
+
+
+def hear(handler: Callable[..., Awaitable[Sequence[Fact]]]) -> Subscription:
+    """React to a batch of facts with any number of facts of one's own.
+
+    Args:
+        handler: ``(connection, facts, *, dependencies) -> facts``.
+    """
+    return Subscription(Kind.HEAR, handler)
+
+
+def follow(handler: Callable[..., Awaitable[Sequence[Outgoing]]]) -> Subscription:
+    """React to a batch of events, envelopes included, with messages whose envelopes the handler makes.
+
+    Args:
+        handler: ``(connection, events, *, dependencies) -> outgoing``.
+    """
+    return Subscription(Kind.FOLLOW, handler)
+
+
+Subscriptions = Mapping[type[Message], Subscription]
+
+
+def bind(subscriptions: Subscriptions, **dependencies: Any) -> Subscriptions:
+    """Give each handler the dependencies that its keyword-only parameters name.
+
+    Raises:
+        LookupError: a handler names one that is not offered.
+    """
+    return {
+        message: Subscription(subscription.kind, _bind(subscription.handler, dependencies))
+        for message, subscription in subscriptions.items()
+    }
+
+
+def _bind(handler: Callable[..., Any], dependencies: Mapping[str, Any]) -> Callable[..., Any]:
+    wanted = [
+        parameter.name
+        for parameter in inspect.signature(handler).parameters.values()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    if missing := [name for name in wanted if name not in dependencies]:
+        raise LookupError(f"{handler.__name__} needs {', '.join(missing)}")
+    return functools.partial(handler, **{name: dependencies[name] for name in wanted})

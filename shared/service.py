@@ -1,0 +1,317 @@
+"""The run loop that all six services share: open, serve, consume, and stop without dropping anything."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+
+from shared.clock import Clock, SystemClock
+from shared.failpoints import arm_from_environment
+from shared.ids import Ids, TimeOrderedIds
+from shared.logs import configure_logs
+from shared.messaging import inbox
+from shared.messaging.bus import Bus
+from shared.messaging.consumer import Consumer, backoff
+from shared.messaging.dispatch import Dispatch
+from shared.messaging.outbox import Relay
+from shared.messaging.rabbitmq import RabbitBus, login_of
+from shared.messaging.subscriptions import Subscriptions, bind
+from shared.messaging.topology import Manifest
+from shared.postgres import Pool, is_unavailable, open_pool, pending_migrations, transaction
+from shared.settings import ServiceSettings
+
+log = structlog.get_logger(__name__)
+
+Check = Callable[[], Awaitable[None]]
+Settings = TypeVar("Settings", bound=ServiceSettings)
+
+_KEEP_PARTITIONS_SECONDS = timedelta(hours=1).total_seconds()
+
+
+class NotReadyError(Exception):
+    """A part that a service needs is not usable yet."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """What a service gets from the world besides its database; tests hand in the twins.
+
+    Attributes:
+        bus: makes the bus of a service from its settings and name; RabbitMQ where None.
+        manifest: who says what; the repository's own where None.
+    """
+
+    clock: Clock = field(default_factory=SystemClock)
+    ids: Ids = field(default_factory=TimeOrderedIds)
+    bus: Callable[[str], Bus] | None = None
+    manifest: Manifest = field(default_factory=Manifest.load)
+
+
+class Kernel:
+    """The machinery of one service: database pool, bus, outbox relay and consumer.
+
+    Args:
+        service: its name, as in `shared.contracts.SERVICES`.
+        subscriptions: the service's table, unbound.
+        dependencies: what its handlers name as keyword-only parameters.
+    """
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        settings: ServiceSettings,
+        pool: Pool,
+        bus: Bus,
+        ports: Ports,
+        subscriptions: Subscriptions,
+        dependencies: Mapping[str, Any],
+    ) -> None:
+        self.pool = pool
+        self.bus = bus
+        self.ports = ports
+        self.dispatch = Dispatch(
+            service=service, subscriptions=bind(subscriptions, **dependencies), clock=ports.clock, ids=ports.ids
+        )
+        self.relay = Relay(pool=pool, bus=bus, clock=ports.clock, ids=ports.ids, manifest=ports.manifest)
+        self.consumer = Consumer(
+            service=service,
+            bus=bus,
+            pool=pool,
+            dispatch=self.dispatch,
+            relay=self.relay,
+            manifest=ports.manifest,
+            logins=_logins(settings, ports.manifest),
+            clock=ports.clock,
+            ids=ports.ids,
+        )
+        self._service = service
+
+    @property
+    def checks(self) -> Mapping[str, Check]:
+        """What must hold for the service to be ready; each raises if it does not."""
+        return {"database": self._check_database, "broker": self.bus.check, "consumer": self._check_consumer}
+
+    async def _check_database(self) -> None:
+        async with self.pool.acquire(timeout=2.0) as connection:
+            if missing := await pending_migrations(connection, self._service):
+                raise NotReadyError(f"migrations are missing: {', '.join(missing)}")
+
+    async def _check_consumer(self) -> None:
+        if not self.consumer.is_consuming:
+            raise NotReadyError("the work queue is not being consumed")
+
+    async def keep_partitions(self) -> None:
+        """Keep the inbox's daily partitions in order, for ever."""
+        while True:
+            try:
+                async with transaction(self.pool) as connection:
+                    await inbox.keep_partitions(connection, now=self.ports.clock.now())
+            except Exception as error:
+                if not is_unavailable(error):
+                    raise
+            await self.ports.clock.sleep(_KEEP_PARTITIONS_SECONDS)
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service, put together and not yet running.
+
+    Attributes:
+        paths: the paths at the common origin that it owns.
+        background: coroutines that run as long as the service does; one that ends by itself is a bug.
+    """
+
+    name: str
+    paths: Sequence[str]
+    api: ASGIApp
+    kernel: Kernel
+    background: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
+    shutdown_seconds: float = 10.0
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Consume and relay until ``stopping`` is set, then finish what was begun.
+
+        Raises:
+            ExceptionGroup: a part of the service died of a bug; the process should end and be started again.
+        """
+        structlog.contextvars.bind_contextvars(service=self.name)
+        consuming = asyncio.create_task(self.kernel.consumer.run(), name=f"{self.name} consumer")
+        parts = (self.kernel.relay.run, self.kernel.keep_partitions, *self.background)
+        running = [asyncio.create_task(part(), name=f"{self.name} {part.__name__}") for part in parts]
+        stop = asyncio.create_task(stopping.wait())
+        try:
+            await asyncio.wait([consuming, stop, *running], return_when=asyncio.FIRST_COMPLETED)
+            self.kernel.consumer.stop()
+            await asyncio.wait([consuming], timeout=self.shutdown_seconds)
+        finally:
+            await _end([stop, consuming, *running])
+        if not stopping.is_set():
+            raise RuntimeError(f"{self.name} stopped by itself")
+        await self._flush()
+
+    async def _flush(self) -> None:
+        try:
+            async with asyncio.timeout(self.shutdown_seconds):
+                await self.kernel.relay.flush()
+        except Exception as error:
+            if not is_unavailable(error):
+                raise
+            log.warning("outbox left to the sweeper", action="flush_skipped", error=repr(error))
+
+
+async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    if failures := [result for result in results if isinstance(result, Exception)]:
+        raise ExceptionGroup("parts of the service failed", failures)
+
+
+@asynccontextmanager
+async def open_kernel(
+    service: str,
+    settings: ServiceSettings,
+    ports: Ports,
+    subscriptions: Subscriptions,
+    **dependencies: Any,
+) -> AsyncIterator[Kernel]:
+    """Open a service's pool and bus, waiting for the database as long as it takes; close them at the end.
+
+    Args:
+        dependencies: what the handlers need besides ``clock`` and ``ids``, which are always there.
+    """
+    pool = await _open_pool_patiently(service, settings, ports.clock)
+    bus = ports.bus(service) if ports.bus else RabbitBus(settings.broker_url, name=f"tenure {service}")
+    offered = {"clock": ports.clock, "ids": ports.ids} | dependencies
+    try:
+        yield Kernel(
+            service=service,
+            settings=settings,
+            pool=pool,
+            bus=bus,
+            ports=ports,
+            subscriptions=subscriptions,
+            dependencies=offered,
+        )
+    finally:
+        await bus.close()
+        await _close_pool(pool)
+
+
+async def _open_pool_patiently(service: str, settings: ServiceSettings, clock: Clock) -> Pool:
+    attempt = 0
+    while True:
+        try:
+            url = settings.database_url.get_secret_value()
+            return await open_pool(url, size=settings.pool_size, name=f"tenure {service}")
+        except Exception as error:
+            if not is_unavailable(error):
+                raise
+            attempt += 1
+            log.warning("waiting for the database", action="database_unavailable", service=service, error=repr(error))
+            await clock.sleep(backoff(attempt))
+
+
+async def _close_pool(pool: Pool) -> None:
+    try:
+        async with asyncio.timeout(5.0):
+            await pool.close()
+    except TimeoutError:
+        pool.terminate()
+
+
+def _logins(settings: ServiceSettings, manifest: Manifest) -> dict[str, str]:
+    """Map each publisher to the broker login that must have signed: its own, or the one that all share."""
+    if settings.amqp_url is None:
+        return dict.fromkeys(manifest.services, login_of(settings.broker_url))
+    return {service: service for service in manifest.services}
+
+
+Builder = Callable[[Settings, Ports], AbstractAsyncContextManager[Service]]
+
+
+def main(build: Builder[Settings], settings_class: type[Settings]) -> None:
+    """Run one service as this process, until it is told to stop; the body of every ``__main__``."""
+    settings = settings_class()
+    configure_logs(form=settings.log_format, level=settings.log_level)
+    arm_from_environment()
+    with asyncio.Runner(loop_factory=_fast_loop) as runner:
+        runner.run(_serve_one(build, settings))
+
+
+async def _serve_one(build: Builder[Settings], settings: Settings) -> None:
+    stopping = stop_on_signals()
+    async with build(settings, Ports()) as service:
+        log.info("started", action="started", service=service.name, host=settings.host, port=settings.port)
+        await run_all([service], service.api, host=settings.host, port=settings.port, stopping=stopping)
+    log.info("stopped", action="stopped", service=service.name)
+
+
+async def run_all(
+    services: Sequence[Service], origin: ASGIApp, *, host: str, port: int, stopping: asyncio.Event
+) -> None:
+    """Serve HTTP and run services in this process until ``stopping`` is set or one of them dies.
+
+    HTTP stops first, so that nothing new is accepted while the services finish.
+    """
+    server = HttpServer(origin, host=host, port=port)
+    async with asyncio.TaskGroup() as group:
+        serving = group.create_task(server.serve())
+        for service in services:
+            group.create_task(service.run(stopping))
+        await stopping.wait()
+        server.should_exit = True
+        await serving
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn inside our own event loop, leaving signals and logs to us.
+
+    Args:
+        app: what it serves.
+        port: 0 takes a free one.
+    """
+
+    def __init__(self, app: ASGIApp, *, host: str, port: int) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                host=host,
+                port=port,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=5,
+                limit_concurrency=2000,
+            )
+        )
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signal handlers alone."""
+        yield
+
+
+def stop_on_signals() -> asyncio.Event:
+    """Return an event that SIGINT and SIGTERM set."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    return stopping
+
+
+def _fast_loop() -> asyncio.AbstractEventLoop:
+    import uvloop  # noqa: PLC0415 - absent on platforms that it does not support
+
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop

@@ -1,0 +1,59 @@
+"""What every service is told from outside: environment variables, read once at the start."""
+
+from typing import Literal, Self
+
+from pydantic import AliasChoices, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def settings_of(service: str) -> SettingsConfigDict:
+    """Return the configuration of a service's settings class: its own variables begin with ``TENURE_<SERVICE>_``."""
+    return SettingsConfigDict(
+        env_prefix=f"TENURE_{service.upper()}_", frozen=True, extra="ignore", populate_by_name=True
+    )
+
+
+def _common(name: str) -> AliasChoices:
+    return AliasChoices(f"TENURE_{name.upper()}", name)
+
+
+class ServiceSettings(BaseSettings):
+    """The settings that all six services have; each adds its own in a subclass.
+
+    Attributes:
+        database_url: the service's own login to its own database (``TENURE_<SERVICE>_DATABASE_URL``).
+        amqp_url: the service's own login to the broker (``TENURE_<SERVICE>_AMQP_URL``).
+        common_amqp_url: one login for all services (``TENURE_AMQP_URL``), where nobody made one for each.
+        admin_key: the first system administrator's API key (``TENURE_ADMIN_KEY``).
+        host: the address to listen on (``TENURE_<SERVICE>_HOST``).
+        port: the port to listen on (``TENURE_<SERVICE>_PORT``).
+        pool_size: the most database connections this process holds.
+        shutdown_seconds: how long a stopping process may take to finish what it has begun.
+    """
+
+    database_url: SecretStr
+    amqp_url: SecretStr | None = None
+    common_amqp_url: SecretStr | None = Field(default=None, validation_alias=_common("amqp_url"))
+    admin_key: SecretStr = Field(validation_alias=_common("admin_key"))
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    pool_size: int = Field(default=6, ge=2, le=100)
+    shutdown_seconds: float = Field(default=10.0, gt=0)
+    log_format: Literal["json", "console"] = Field(default="json", validation_alias=_common("log_format"))
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", validation_alias=_common("log_level")
+    )
+
+    @model_validator(mode="after")
+    def _some_broker(self) -> Self:
+        if self.amqp_url is None and self.common_amqp_url is None:
+            prefix = self.model_config.get("env_prefix", "TENURE_")
+            raise ValueError(f"set {prefix}AMQP_URL (this service's own login) or TENURE_AMQP_URL (one for all)")
+        return self
+
+    @property
+    def broker_url(self) -> str:
+        """The broker login to use: the service's own, else the common one."""
+        url = self.amqp_url or self.common_amqp_url
+        assert url is not None
+        return url.get_secret_value()

@@ -1,0 +1,5 @@
+"""The test kit: in-memory twins, the suites that prove them, and ways to wait."""
+
+from shared.testing.eventually import eventually
+
+__all__ = ["eventually"]
