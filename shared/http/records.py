@@ -1,0 +1,100 @@
+"""What is kept of every request: an id on all its log lines, one access line, one measurement. And the last resort."""
+
+import re
+import time
+from urllib.parse import quote
+
+import structlog
+from prometheus_client import CollectorRegistry, Histogram
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from shared.http.problems import problem_of
+from shared.ids import Ids
+
+log = structlog.get_logger(__name__)
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_FIRST_ERROR = 400
+
+
+class RequestRecorder:
+    """ASGI middleware around everything else.
+
+    It takes the client's ``X-Request-Id`` or makes one, binds it to all log lines, gives it back, and answers whatever
+    exception nobody else has answered.
+
+    Args:
+        app: what is recorded.
+        registry: where ``tenure_http_request_seconds`` is kept, by method, route and status.
+        ids: makes the ids of requests that bring none.
+    """
+
+    def __init__(self, app: ASGIApp, registry: CollectorRegistry, ids: Ids) -> None:
+        self._app = app
+        self._ids = ids
+        self._seconds = Histogram(
+            "tenure_http_request_seconds",
+            "How long requests took, by method, route and status.",
+            ("method", "route", "status"),
+            registry=registry,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Record one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else self._ids.new().hex
+        answer = _Answer(send, request_id)
+        started = time.perf_counter()
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._answered(scope, receive, answer)
+            finally:
+                self._record(scope, answer.status, time.perf_counter() - started)
+
+    async def _answered(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        try:
+            await self._app(scope, receive, answer.send)
+        except Exception as error:
+            problem = problem_of(error)
+            if answer.status is not None:
+                raise  # too late for another answer: the server must break the connection
+            await problem.response(scope["path"])(scope, receive, answer.send)
+
+    def _record(self, scope: Scope, status: int | None, seconds: float) -> None:
+        # Labels have few values whatever clients send: the route's template, never the path.
+        route = getattr(scope.get("route"), "path", "")
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self._seconds.labels(method, route, str(status or 0)).observe(seconds)
+        write = log.debug if status is not None and status < _FIRST_ERROR else log.info
+        write(
+            "request",
+            action="request",
+            method=method,
+            path=quote(scope["path"], errors="replace"),  # control characters could forge lines on a terminal
+            status=status,
+            duration_ms=round(seconds * 1000, 2),
+        )
+
+
+class _Answer:
+    """The way back to the client: notes the status and adds the request's id.
+
+    Attributes:
+        status: None until the answer has begun.
+    """
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self.status: int | None = None
+        self._send = send
+        self._header = (b"x-request-id", request_id.encode())
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message.get("headers", ()), self._header]
+        await self._send(message)
