@@ -1,0 +1,1 @@
+"""All of Tenure on one machine, for development, demonstration and tests."""

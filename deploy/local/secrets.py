@@ -1,0 +1,81 @@
+"""The secrets of one installation on this machine: made once, kept in one file that only its owner can read."""
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from deploy.databases import APPLICATION, DatabasePasswords
+from shared.contracts import SERVICES
+
+_FILE = "secrets.json"
+_RANDOM_BYTES = 32
+
+
+class Secrets(BaseModel):
+    """Every secret that the local runner hands out; none of them is shown when it is printed.
+
+    Attributes:
+        databases: by service, and under ``deploy.databases.APPLICATION``.
+        broker: the broker login's password, by service.
+        broker_deploy: the broker login that declares exchanges, queues and permissions.
+        admin_key: the first system administrator's API key.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    databases: Mapping[str, DatabasePasswords] = Field(repr=False)
+    broker: Mapping[str, str] = Field(repr=False)
+    broker_deploy: str = Field(repr=False)
+    admin_key: str = Field(repr=False)
+
+
+def load_or_create(folder: Path) -> Secrets:
+    """Return the secrets of a data folder, made on the first call.
+
+    ``TENURE_ADMIN_KEY`` in the environment takes the place of the kept key and is not written down.
+
+    Args:
+        folder: created when missing. Nobody else may enter it; as root others may pass through, because Postgres
+            keeps its own folder below and runs as another user.
+
+    Raises:
+        ValueError: the file was damaged.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
+    path = folder / _FILE
+    if not path.exists():
+        _write_once(path, _generate())
+    kept = Secrets.model_validate_json(path.read_bytes())
+    given = os.environ.get("TENURE_ADMIN_KEY")
+    return kept.model_copy(update={"admin_key": given}) if given else kept
+
+
+def _generate() -> Secrets:
+    return Secrets(
+        databases={name: DatabasePasswords(owner=_random(), app=_random()) for name in (*SERVICES, APPLICATION)},
+        broker={service: _random() for service in SERVICES},
+        broker_deploy=_random(),
+        admin_key=f"tenure_admin_{_random()}",
+    )
+
+
+def _random() -> str:
+    return secrets.token_urlsafe(_RANDOM_BYTES)
+
+
+def _write_once(path: Path, content: Secrets) -> None:
+    """Write the file under another name first: a reader finds all of it or nothing, and the first writer wins."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(content.model_dump_json(indent=2))
+    try:
+        path.hardlink_to(unfinished)
+    except FileExistsError:
+        return
+    finally:
+        unfinished.unlink()
