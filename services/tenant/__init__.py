@@ -1,0 +1,1 @@
+"""Tenant: the record of each tenant, its lifecycle and the catalog."""

@@ -1,0 +1,305 @@
+"""All HTTP of the tenant service: tenants, the catalog, and the routing facts of a tenant."""
+
+import functools
+from collections.abc import Callable
+from datetime import date, datetime
+from typing import Annotated, Self
+
+import asyncpg
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import Field
+
+from services.tenant import queries
+from services.tenant.lifecycle import State
+from shared.clock import Clock
+from shared.http import (
+    DEFAULT_LIMIT,
+    Cursor,
+    IfMatch,
+    Limit,
+    Page,
+    Problem,
+    RequestBody,
+    Resource,
+    administrator,
+    decode_cursor,
+    etag,
+    page,
+    require_match,
+)
+from shared.postgres import Connection, Pool
+from shared.text import EmailAddress, Identifier, Name, Paragraph, PhoneNumber, Slug, Tags, Text
+
+PATHS = ("/v1/tenants", "/v1/tiers", "/v1/products", "/v1/tenant-config")
+
+
+class TakenProduct(Resource):
+    """A product at the version that a tenant has taken."""
+
+    name: str
+    version: str
+
+
+class Tenant(Resource):
+    """A tenant as operators see it."""
+
+    tenant_id: str
+    tenant_name: str
+    tenant_tier: str
+    state: State
+    is_active: bool
+    dedicated_tenancy: bool = Field(description="Whether nothing that it runs on is shared with other tenants.")
+    tenant_email: str
+    tenant_phone: str | None
+    tenant_address: str | None
+    api_gateway_url: str
+    products: list[TakenProduct]
+    expiration: date | None
+    tags: dict[str, str]
+    attributes: dict[str, str]
+    created_at: datetime
+
+    @classmethod
+    def of(cls, row: asyncpg.Record, *, gateway_url: str) -> Self:
+        """Make it from a row of `queries.tenant`."""
+        return cls(
+            tenant_id=row["tenant_id"],
+            tenant_name=row["customer_name"],
+            tenant_tier=row["tier"],
+            state=row["state"],
+            is_active=row["state"] == State.ACTIVE,
+            dedicated_tenancy=row["isolation"] == "silo",
+            tenant_email=row["email"],
+            tenant_phone=row["phone"],
+            tenant_address=row["address"],
+            api_gateway_url=gateway_url,
+            products=row["products"],
+            expiration=row["expiration"],
+            tags=row["tags"],
+            attributes=row["attributes"],
+            created_at=row["created_at"],
+        )
+
+
+class TenantDetails(RequestBody):
+    """The fields of a tenant that no lifecycle owns; those left out stay as they are, ``null`` clears one.
+
+    Tier, state, products and expiration change through workflows, because other services have a part in them.
+    """
+
+    # A factory keeps the field from being required without making null, or a made-up default, part of the schema.
+    tenant_email: EmailAddress = Field(default_factory=str)
+    tenant_phone: PhoneNumber | None = None
+    tenant_address: Paragraph | None = None
+    tags: Tags = Field(default_factory=dict, description="Replaced as a whole.")
+    attributes: Tags = Field(default_factory=dict, description="Replaced as a whole.")
+
+    def changes(self) -> dict[str, object]:
+        """Return what was given, by the names of the columns."""
+        given = self.model_dump(exclude_unset=True)
+        return {name.removeprefix("tenant_"): value for name, value in given.items()}
+
+
+class TenantConfig(Resource):
+    """What an application needs to send a tenant's users to the right place."""
+
+    tenant_id: str
+    tenant_name: str
+    state: State
+    is_active: bool
+    dedicated_tenancy: bool
+    api_gateway_url: str
+
+
+class Tier(Resource):
+    """A tier of the catalog, with what it means to the other services."""
+
+    name: str
+    rank: int = Field(description="From the smallest tier to the largest.")
+    plan: str
+    quotas: dict[str, int] = Field(description="Meter name to limit per calendar month.")
+    isolation: str
+    is_default: bool
+    created_at: datetime
+    retired_at: datetime | None = Field(description="Cannot be taken from then on.")
+
+    @classmethod
+    def of(cls, row: asyncpg.Record) -> Self:
+        """Make it from a row of `queries.tier`."""
+        return cls(**row)
+
+
+class Product(Resource):
+    """A product of the catalog."""
+
+    name: str
+    description: str
+    versions: list[str] = Field(description="Those that can be taken, in the order of their publication.")
+    created_at: datetime
+    retired_at: datetime | None = Field(description="Cannot be taken from then on.")
+
+    @classmethod
+    def of(cls, row: asyncpg.Record) -> Self:
+        """Make it from a row of `queries.product`."""
+        return cls(**row)
+
+
+class ProductVersion(Resource):
+    """A version of a product."""
+
+    version: str
+    created_at: datetime
+    retired_at: datetime | None = Field(description="Cannot be taken from then on.")
+
+    @classmethod
+    def of(cls, row: asyncpg.Record) -> Self:
+        """Make it from a row of `queries.product_versions`."""
+        return cls(version=row["version"], created_at=row["created_at"], retired_at=row["retired_at"])
+
+
+def routes(pool: Pool, *, clock: Clock, gateway_url: str) -> APIRouter:
+    """Return every route of the service, for administrators.
+
+    Args:
+        pool: connections to the service's database.
+        clock: when a change is said to have happened.
+        gateway_url: where the application of every pooled tenant answers.
+    """
+    router = APIRouter(dependencies=[Depends(administrator)])
+    tenant_of = functools.partial(Tenant.of, gateway_url=gateway_url)
+    router.include_router(_tenant_routes(pool, tenant_of, clock))
+    router.include_router(_config_routes(pool, tenant_of))
+    router.include_router(_tier_routes(pool))
+    router.include_router(_product_routes(pool))
+    return router
+
+
+def _tenant_routes(pool: Pool, tenant_of: Callable[[asyncpg.Record], Tenant], clock: Clock) -> APIRouter:
+    router = APIRouter(tags=["tenants"])
+
+    @router.get("/v1/tenants")
+    async def list_tenants(
+        limit: Limit = DEFAULT_LIMIT,
+        cursor: Cursor = None,
+        q: Annotated[Text | None, Query(description="A part of the name, compared as names are.")] = None,
+        state: State | None = None,
+        tier: Slug | None = None,
+    ) -> Page[Tenant]:
+        """List tenants in the order of their creation."""
+        (after,) = decode_cursor(cursor, str) or ("",)
+        async with pool.acquire() as connection:
+            rows = await queries.tenants(connection, after=after, limit=limit + 1, text=q, state=state, tier=tier)
+        return page(rows, limit=limit, item=tenant_of, key=lambda row: (row["tenant_id"],))
+
+    @router.get("/v1/tenants/{tenant_id}")
+    async def get_tenant(tenant_id: Identifier, response: Response) -> Tenant:
+        """Return one tenant; its ETag is what a PATCH has to name."""
+        async with pool.acquire() as connection:
+            row = await queries.tenant(connection, tenant_id)
+        if row is None:
+            raise _unknown_tenant(tenant_id)
+        response.headers["ETag"] = etag(row["version"])
+        return tenant_of(row)
+
+    @router.patch("/v1/tenants/{tenant_id}")
+    async def change_tenant(
+        tenant_id: Identifier, details: TenantDetails, if_match: IfMatch, response: Response
+    ) -> Tenant:
+        """Change the details of a tenant that no lifecycle owns."""
+        async with pool.acquire() as connection, connection.transaction():
+            await _check_changeable(connection, tenant_id, if_match)
+            if changes := details.changes():
+                await queries.change_details(connection, tenant_id, changes, now=clock.now())
+            row = await queries.tenant(connection, tenant_id)
+        assert row is not None  # it is locked
+        response.headers["ETag"] = etag(row["version"])
+        return tenant_of(row)
+
+    return router
+
+
+async def _check_changeable(connection: Connection, tenant_id: str, if_match: str | None) -> None:
+    locked = await queries.lock_tenant(connection, tenant_id)
+    if locked is None:
+        raise _unknown_tenant(tenant_id)
+    require_match(if_match, locked["version"])
+    if locked["state"] == State.ARCHIVED:
+        raise Problem(409, code="wrong_state", detail=f"Tenant {tenant_id} is archived, which is final.")
+
+
+def _unknown_tenant(tenant_id: str) -> Problem:
+    return Problem(404, code="unknown_tenant", detail=f"There is no tenant {tenant_id}.")
+
+
+def _config_routes(pool: Pool, tenant_of: Callable[[asyncpg.Record], Tenant]) -> APIRouter:
+    router = APIRouter(tags=["tenants"])
+
+    @router.get("/v1/tenant-config")
+    async def get_tenant_config(tenant_name: Annotated[Name, Query(alias="tenantName")]) -> TenantConfig:
+        """Return the routing facts of the tenant that holds a customer's name."""
+        async with pool.acquire() as connection:
+            row = await queries.tenant_named(connection, tenant_name)
+        if row is None:
+            raise Problem(404, code="unknown_tenant", detail=f"There is no tenant named {tenant_name!r}.")
+        return TenantConfig(**tenant_of(row).model_dump(include=set(TenantConfig.model_fields)))
+
+    return router
+
+
+def _tier_routes(pool: Pool) -> APIRouter:
+    router = APIRouter(tags=["catalog"])
+
+    @router.get("/v1/tiers")
+    async def list_tiers(limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Page[Tier]:
+        """List tiers from the smallest to the largest, retired ones included."""
+        (after,) = decode_cursor(cursor, int) or (0,)
+        async with pool.acquire() as connection:
+            rows = await queries.tiers(connection, after=after, limit=limit + 1)
+        return page(rows, limit=limit, item=Tier.of, key=lambda row: (row["rank"],))
+
+    @router.get("/v1/tiers/{name}")
+    async def get_tier(name: Slug) -> Tier:
+        """Return one tier."""
+        async with pool.acquire() as connection:
+            row = await queries.tier(connection, name)
+        if row is None:
+            raise Problem(404, code="unknown_tier", detail=f"There is no tier {name}.")
+        return Tier.of(row)
+
+    return router
+
+
+def _product_routes(pool: Pool) -> APIRouter:
+    router = APIRouter(tags=["catalog"])
+
+    @router.get("/v1/products")
+    async def list_products(limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Page[Product]:
+        """List products by name, retired ones included."""
+        (after,) = decode_cursor(cursor, str) or ("",)
+        async with pool.acquire() as connection:
+            rows = await queries.products(connection, after=after, limit=limit + 1)
+        return page(rows, limit=limit, item=Product.of, key=lambda row: (row["name"],))
+
+    @router.get("/v1/products/{name}")
+    async def get_product(name: Slug) -> Product:
+        """Return one product."""
+        async with pool.acquire() as connection:
+            return Product.of(await _known_product(connection, name))
+
+    @router.get("/v1/products/{name}/versions")
+    async def list_versions(name: Slug, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Page[ProductVersion]:
+        """List the versions of a product in the order of their publication, retired ones included."""
+        (after,) = decode_cursor(cursor, int) or (0,)
+        async with pool.acquire() as connection:
+            await _known_product(connection, name)
+            rows = await queries.product_versions(connection, name, after=after, limit=limit + 1)
+        return page(rows, limit=limit, item=ProductVersion.of, key=lambda row: (row["number"],))
+
+    return router
+
+
+async def _known_product(connection: Connection, name: str) -> asyncpg.Record:
+    row = await queries.product(connection, name)
+    if row is None:
+        raise Problem(404, code="unknown_product", detail=f"There is no product {name}.")
+    return row

@@ -1,0 +1,254 @@
+"""All SQL of the tenant service; each function is one statement with one intent."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import asyncpg
+
+from services.tenant.lifecycle import Transition
+from shared.contracts.tenant import RegisterTenant
+from shared.postgres import Connection
+from shared.text import name_key
+
+# What a reader sees of a tenant; a statement continues after its FROM.
+_TENANT = """
+    SELECT tenant.tenant_id, tenant.customer_name, tenant.tier, tenant.state, tenant.email, tenant.phone,
+           tenant.address, tenant.expiration, tenant.tags, tenant.attributes, tenant.version, tenant.created_at,
+           tier.isolation,
+           (SELECT coalesce(jsonb_agg(jsonb_build_object('name', product, 'version', tenant_product.version)
+                                      ORDER BY product), '[]')
+            FROM tenant_product WHERE tenant_product.tenant_id = tenant.tenant_id) AS products
+    FROM tenant JOIN tier ON tier.name = tenant.tier
+"""
+
+# A product with the versions that can be taken; likewise.
+_PRODUCT = """
+    SELECT product.name, product.description, product.created_at, product.retired_at,
+           (SELECT coalesce(array_agg(version ORDER BY number), '{}')
+            FROM offered_version WHERE offered_version.product = product.name) AS versions
+    FROM product
+"""
+
+# One statement for a whole batch: read the asks, judge each against the catalog, then insert what may be inserted.
+_REGISTER = """
+    WITH ask AS (
+        SELECT * FROM ROWS FROM (jsonb_to_recordset($1) AS (
+            tenant_id text, customer_name text, name_key text, tier text, products jsonb, email text, phone text,
+            address text, region text, expiration date, tags jsonb, attributes jsonb
+        )) WITH ORDINALITY AS ask (
+            tenant_id, customer_name, name_key, tier, products, email, phone,
+            address, region, expiration, tags, attributes, position
+        )
+    ), judged AS MATERIALIZED (  -- or each use of the refusal would work it out again
+        SELECT ask.*, tier.plan, tier.quotas, tier.isolation,
+               CASE WHEN tier.name IS NULL THEN 'unknown_tier'
+                    WHEN EXISTS (
+                        SELECT FROM jsonb_to_recordset(ask.products) AS wanted (name text, version text)
+                        LEFT JOIN offered_version AS offered
+                            ON offered.product = wanted.name AND offered.version = wanted.version
+                        WHERE offered.product IS NULL
+                    ) THEN 'unknown_product'
+                    WHEN EXISTS (
+                        SELECT FROM jsonb_to_recordset(ask.products) AS wanted (name text)
+                        GROUP BY name HAVING count(*) > 1
+                    ) THEN 'duplicate_product'
+               END AS refusal
+        FROM ask LEFT JOIN tier ON tier.name = ask.tier AND tier.retired_at IS NULL
+    ), ranked AS (
+        SELECT *, refusal IS NULL
+                  AND row_number() OVER (PARTITION BY refusal IS NULL, tenant_id ORDER BY position) = 1 AS is_first
+        FROM judged
+    ), registered AS (
+        INSERT INTO tenant (tenant_id, customer_name, name_key, tier, email, phone, address, region, expiration,
+                            tags, attributes, created_at, updated_at)
+        SELECT tenant_id, customer_name, name_key, tier, email, phone, address, region, expiration,
+               tags, attributes, $2, $2
+        FROM ranked WHERE is_first
+        ORDER BY name_key, position  -- concurrent batches wait for each other's names in one order
+        ON CONFLICT DO NOTHING       -- the first keeps the name; a transaction in progress is waited for
+        RETURNING tenant_id
+    ), taken AS (
+        INSERT INTO tenant_product (tenant_id, product, version)
+        SELECT tenant_id, wanted.name, wanted.version
+        FROM registered
+        JOIN ranked USING (tenant_id)
+        CROSS JOIN jsonb_to_recordset(ranked.products) AS wanted (name text, version text)
+        WHERE ranked.is_first
+    )
+    SELECT CASE WHEN registered.tenant_id IS NULL THEN coalesce(ranked.refusal, 'name_taken') END AS refusal,
+           ranked.plan, ranked.quotas, ranked.isolation
+    FROM ranked
+    LEFT JOIN registered ON ranked.is_first AND registered.tenant_id = ranked.tenant_id
+    ORDER BY position
+"""
+
+
+async def register(connection: Connection, asks: Sequence[RegisterTenant], *, now: datetime) -> list[asyncpg.Record]:
+    """Record every tenant that can be recorded; of two asks for one name the first gets it.
+
+    Returns:
+        For each ask, in order: ``refusal`` (None, ``unknown_tier``, ``unknown_product``, ``duplicate_product`` or
+        ``name_taken``) and the ``plan``, ``quotas`` and ``isolation`` of its tier.
+    """
+    return await connection.fetch(
+        _REGISTER,
+        [ask.model_dump(mode="json") | {"name_key": name_key(ask.customer_name)} for ask in asks],
+        now,
+    )
+
+
+async def deregister(connection: Connection, tenant_ids: Sequence[str]) -> None:
+    """Delete the tenants with what they have taken, in whatever state they are."""
+    await connection.execute(
+        """
+        WITH doomed AS (
+            SELECT tenant_id FROM tenant WHERE tenant_id = ANY ($1::text[]) ORDER BY tenant_id FOR UPDATE
+        )
+        DELETE FROM tenant USING doomed WHERE tenant.tenant_id = doomed.tenant_id
+        """,
+        tenant_ids,
+    )
+
+
+async def move(
+    connection: Connection, tenant_ids: Sequence[str], transition: Transition, *, now: datetime
+) -> list[asyncpg.Record]:
+    """Take the transition with every tenant that is in one of its source states.
+
+    Returns:
+        For each identity, in order: the ``state`` it was found in, None if there is no such tenant, and whether it
+        ``moved``. Where an identity is repeated, the second finds what the first has made of it.
+    """
+    return await connection.fetch(
+        """
+        WITH ask AS (
+            SELECT tenant_id, position, row_number() OVER (PARTITION BY tenant_id ORDER BY position) > 1 AS repeated
+            FROM unnest($1::text[]) WITH ORDINALITY AS ask (tenant_id, position)
+        ), found AS (
+            SELECT tenant_id, state, state = ANY ($2::text[]) AS ready
+            FROM tenant WHERE tenant_id = ANY ($1::text[])
+            ORDER BY tenant_id FOR UPDATE  -- concurrent batches wait for each other's rows in one order
+        ), moved AS (
+            UPDATE tenant SET state = $3, version = version + 1, updated_at = $4
+            FROM found WHERE tenant.tenant_id = found.tenant_id AND found.ready
+        )
+        SELECT CASE WHEN found.ready AND repeated THEN $3 ELSE found.state END AS state,
+               coalesce(found.ready AND NOT repeated, false) AS moved
+        FROM ask LEFT JOIN found USING (tenant_id)
+        ORDER BY position
+        """,
+        tenant_ids,
+        transition.sources,
+        transition.target,
+        now,
+    )
+
+
+async def tenant(connection: Connection, tenant_id: str) -> asyncpg.Record | None:
+    """Find one tenant by its identity."""
+    return await connection.fetchrow(_TENANT + "WHERE tenant.tenant_id = $1", tenant_id)
+
+
+async def tenant_named(connection: Connection, customer_name: str) -> asyncpg.Record | None:
+    """Find the tenant that holds a customer's name now; archived ones hold none."""
+    return await connection.fetchrow(
+        _TENANT + "WHERE tenant.name_key = $1 AND tenant.state <> 'archived'", name_key(customer_name)
+    )
+
+
+async def tenants(
+    connection: Connection, *, after: str, limit: int, text: str | None, state: str | None, tier: str | None
+) -> list[asyncpg.Record]:
+    """List the tenants that come after an identity, in the order of creation; ``text`` is a part of their names."""
+    return await connection.fetch(
+        _TENANT
+        + """
+        WHERE tenant.tenant_id > $1
+          AND ($3::text IS NULL OR strpos(tenant.name_key, $3) > 0)
+          AND ($4::text IS NULL OR tenant.state = $4)
+          AND ($5::text IS NULL OR tenant.tier = $5)
+        ORDER BY tenant.tenant_id LIMIT $2
+        """,
+        after,
+        limit,
+        text and name_key(text),
+        state,
+        tier,
+    )
+
+
+async def lock_tenant(connection: Connection, tenant_id: str) -> asyncpg.Record | None:
+    """Keep a tenant from being changed by others until the transaction ends; tell its ``state`` and ``version``."""
+    return await connection.fetchrow(
+        "SELECT state, version FROM tenant WHERE tenant_id = $1 FOR NO KEY UPDATE", tenant_id
+    )
+
+
+async def change_details(
+    connection: Connection, tenant_id: str, changes: Mapping[str, object], *, now: datetime
+) -> None:
+    """Change any of email, phone, address, tags and attributes; those that are not named stay as they are."""
+    await connection.execute(
+        """
+        UPDATE tenant
+        SET (email, phone, address, tags, attributes) = (
+                SELECT changed.email, changed.phone, changed.address, changed.tags, changed.attributes
+                FROM jsonb_populate_record(tenant, $2) AS changed
+            ),
+            version = version + 1, updated_at = $3
+        WHERE tenant_id = $1
+        """,
+        tenant_id,
+        changes,
+        now,
+    )
+
+
+async def catalog(connection: Connection) -> asyncpg.Record:
+    """Return the catalog of what can be taken: ``revision``, ``tiers``, ``default_tier`` and ``products``."""
+    row = await connection.fetchrow(
+        """
+        SELECT revision,
+               (SELECT coalesce(array_agg(name ORDER BY rank), '{}') FROM tier WHERE retired_at IS NULL) AS tiers,
+               (SELECT name FROM tier WHERE is_default) AS default_tier,
+               (SELECT coalesce(jsonb_agg(jsonb_build_object('name', product, 'versions', versions)), '[]')
+                FROM (SELECT product, jsonb_agg(version ORDER BY number) AS versions
+                      FROM offered_version GROUP BY product ORDER BY product) AS offered) AS products
+        FROM catalog
+        """
+    )
+    assert row is not None  # the migration wrote the one row there is
+    return row
+
+
+async def tiers(connection: Connection, *, after: int, limit: int) -> list[asyncpg.Record]:
+    """List the tiers above the rank ``after``, from the smallest to the largest, retired ones included."""
+    return await connection.fetch("SELECT * FROM tier WHERE rank > $1 ORDER BY rank LIMIT $2", after, limit)
+
+
+async def tier(connection: Connection, name: str) -> asyncpg.Record | None:
+    """Find one tier by its name, retired or not."""
+    return await connection.fetchrow("SELECT * FROM tier WHERE name = $1", name)
+
+
+async def products(connection: Connection, *, after: str, limit: int) -> list[asyncpg.Record]:
+    """List products by name, retired ones included, each with its ``versions`` that can be taken."""
+    return await connection.fetch(_PRODUCT + "WHERE product.name > $1 ORDER BY product.name LIMIT $2", after, limit)
+
+
+async def product(connection: Connection, name: str) -> asyncpg.Record | None:
+    """Find one product by its name, retired or not, with its ``versions`` that can be taken."""
+    return await connection.fetchrow(_PRODUCT + "WHERE product.name = $1", name)
+
+
+async def product_versions(connection: Connection, product: str, *, after: int, limit: int) -> list[asyncpg.Record]:
+    """List the versions of a product in the order of their publication, retired ones included."""
+    return await connection.fetch(
+        """
+        SELECT number, version, created_at, retired_at FROM product_version
+        WHERE product = $1 AND number > $2 ORDER BY number LIMIT $3
+        """,
+        product,
+        after,
+        limit,
+    )
