@@ -1,0 +1,1 @@
+"""Identity: users, memberships and invitations."""

@@ -1,0 +1,1 @@
+"""Metrics: quotas and usage of each tenant."""

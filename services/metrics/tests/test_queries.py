@@ -1,0 +1,81 @@
+from datetime import UTC, datetime
+
+import asyncpg
+import pytest
+
+from services.metrics import queries
+from shared.postgres import Connection, Pool
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+async def track(connection: Connection, tenant_id: str, **limits: int) -> None:
+    await queries.track_tenants(connection, [tenant_id], now=NOW)
+    await queries.set_quotas(connection, {(tenant_id, meter): limit for meter, limit in limits.items()})
+
+
+async def test_the_catalog_comes_in_pages_by_name(pool: Pool) -> None:
+    async with pool.acquire() as connection:
+        first = await queries.meters(connection, after="", limit=2)
+        rest = await queries.meters(connection, after=first[-1]["name"], limit=2)
+
+    assert [tuple(row) for row in (*first, *rest)] == [
+        ("api_calls", "call", "soft"),
+        ("seats", "seat", "hard"),
+        ("storage_gb", "GB", "soft"),
+    ]
+
+
+async def test_only_meters_outside_the_catalog_are_unknown(pool: Pool) -> None:
+    async with pool.acquire() as connection:
+        assert await queries.unknown_meters(connection, ["seats", "dreams", "SEATS"]) == {"dreams", "SEATS"}
+        assert await queries.unknown_meters(connection, []) == set()
+
+
+async def test_the_quotas_of_one_tenant_come_in_pages_by_meter_with_units(pool: Pool) -> None:
+    async with pool.acquire() as connection:
+        await track(connection, "t1", storage_gb=1, seats=3, api_calls=10)
+        await track(connection, "t2", seats=4)
+
+        first = await queries.quotas_of_tenant(connection, "t1", after="", limit=2)
+        rest = await queries.quotas_of_tenant(connection, "t1", after=first[-1]["meter"], limit=2)
+
+    assert [(row["meter"], row["limit_value"], row["unit"]) for row in (*first, *rest)] == [
+        ("api_calls", 10, "call"),
+        ("seats", 3, "seat"),
+        ("storage_gb", 1, "GB"),
+    ]
+
+
+async def test_every_table_that_knows_a_tenant_is_audited_for_residue(pool: Pool) -> None:
+    async with pool.acquire() as connection:
+        await track(connection, "t1", seats=3)
+        tables = await connection.fetch(
+            "SELECT table_name FROM information_schema.columns JOIN information_schema.tables "
+            "USING (table_schema, table_name) "
+            "WHERE table_schema = 'public' AND table_type = 'BASE TABLE' AND column_name = 'tenant_id'"
+        )
+        places = await connection.fetch("SELECT DISTINCT place FROM live_record WHERE tenant_id = 't1'")
+
+    assert {row["place"] for row in places} == {row["table_name"] for row in tables}
+
+
+@pytest.mark.parametrize(
+    ("statement", "error"),
+    [
+        ("UPDATE quota SET limit_value = -1", asyncpg.CheckViolationError),
+        ("UPDATE quota SET enforcement = 'gentle'", asyncpg.CheckViolationError),
+        ("UPDATE quota SET meter = 'dreams'", asyncpg.ForeignKeyViolationError),
+        ("UPDATE meter SET name = 'API Calls'", asyncpg.CheckViolationError),
+        ("DELETE FROM tracked_tenant", asyncpg.ForeignKeyViolationError),
+        ("DELETE FROM meter", asyncpg.ForeignKeyViolationError),
+    ],
+)
+async def test_the_schema_refuses_what_must_never_be(
+    pool: Pool, statement: str, error: type[asyncpg.PostgresError]
+) -> None:
+    async with pool.acquire() as connection:
+        await track(connection, "t1", seats=3)
+
+        with pytest.raises(error):
+            await connection.execute(statement)
