@@ -1,0 +1,105 @@
+"""All HTTP of the billing service: what can be bought, and what tenants have bought. Amounts are decimal strings."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Literal, Self
+from uuid import UUID
+
+import asyncpg
+from fastapi import APIRouter, Depends, Query
+from pydantic import Field
+
+from services.billing import queries
+from shared.http import DEFAULT_LIMIT, Cursor, Limit, Page, Resource, administrator, decode_cursor, page
+from shared.postgres import Pool
+from shared.text import Identifier
+
+PATHS = ("/v1/plans", "/v1/subscriptions")
+
+Interval = Literal["month"]
+Status = Literal["pending", "active", "ended"]
+
+
+class Price(Resource):
+    """What a plan costs in one currency."""
+
+    currency: str
+    amount: Decimal
+
+
+class Plan(Resource):
+    """A plan of the catalog; currency and amount are those of who names no currency."""
+
+    name: str
+    rank: int = Field(description="From the cheapest plan to the dearest.")
+    interval: Interval = Field(description="What an amount pays for.")
+    currency: str
+    amount: Decimal
+    prices: list[Price] = Field(description="Every currency that the plan is sold in.")
+
+    @classmethod
+    def of(cls, row: asyncpg.Record) -> Self:
+        """Make it from a row of `queries.plans`."""
+        amounts: dict[str, Decimal] = dict(zip(row["currencies"], row["amounts"], strict=True))
+        return cls(
+            name=row["name"],
+            rank=row["rank"],
+            interval=row["interval"],
+            currency=row["currency"],
+            amount=amounts[row["currency"]],
+            prices=[Price(currency=currency, amount=amount) for currency, amount in amounts.items()],
+        )
+
+
+class Subscription(Resource):
+    """What a tenant pays for."""
+
+    subscription_id: UUID
+    tenant_id: str
+    account_id: UUID
+    plan: str
+    currency: str
+    amount: Decimal = Field(description="Per interval of the plan, as agreed when the account was opened.")
+    status: Status = Field(description="Only what is `active` is charged.")
+    started_at: datetime | None = Field(description="Charged since; the time of the tenant's activation.")
+
+    @classmethod
+    def of(cls, row: asyncpg.Record) -> Self:
+        """Make it from a row of `queries.subscriptions`."""
+        return cls(
+            subscription_id=row["subscription_id"],
+            tenant_id=row["tenant_id"],
+            account_id=row["account_id"],
+            plan=row["plan"],
+            currency=row["currency"],
+            amount=row["amount"],
+            status=row["state"],
+            started_at=row["started_at"],
+        )
+
+
+def routes(pool: Pool) -> APIRouter:
+    """Return every route of the service, for administrators."""
+    router = APIRouter(tags=["billing"], dependencies=[Depends(administrator)])
+
+    @router.get("/v1/plans")
+    async def list_plans(limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Page[Plan]:
+        """List plans from the cheapest to the dearest."""
+        (after,) = decode_cursor(cursor, int) or (0,)
+        async with pool.acquire() as connection:
+            rows = await queries.plans(connection, after=after, limit=limit + 1)
+        return page(rows, limit=limit, item=Plan.of, key=lambda row: (row["rank"],))
+
+    @router.get("/v1/subscriptions")
+    async def list_subscriptions(
+        limit: Limit = DEFAULT_LIMIT,
+        cursor: Cursor = None,
+        tenant_id: Annotated[Identifier | None, Query(alias="tenantId")] = None,
+    ) -> Page[Subscription]:
+        """List subscriptions in the order of their creation, all or one tenant's."""
+        (after,) = decode_cursor(cursor, UUID) or (None,)
+        async with pool.acquire() as connection:
+            rows = await queries.subscriptions(connection, after=after, limit=limit + 1, tenant_id=tenant_id)
+        return page(rows, limit=limit, item=Subscription.of, key=lambda row: (row["subscription_id"],))
+
+    return router
