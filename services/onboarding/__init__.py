@@ -1,0 +1,1 @@
+"""Onboarding: runs workflows and tells everybody how they go."""

@@ -1,0 +1,1 @@
+"""Provisioning: the environments that tenants run in."""

@@ -1,0 +1,226 @@
+"""The wall between tenants in one database, tried from inside with a tenant's own login."""
+
+import asyncpg
+import pytest
+
+from deploy.databases import DatabaseUrls
+from deploy.local.throwaway import FreshDatabases
+from services.provisioning.drivers import install
+from services.provisioning.tests.support import Application, bodies
+from shared.postgres import Connection
+
+REFUSED = (asyncpg.InsufficientPrivilegeError, asyncpg.CheckViolationError)
+
+
+async def test_a_tenant_sees_its_own_rows_and_no_others(application: Application) -> None:
+    a, b = await application.tenants("a", "b")
+
+    assert await bodies(a) == ["of a"]
+    assert await bodies(b) == ["of b"]
+    assert await a.fetchval("SELECT count(*) FROM app.note WHERE tenant_id = 'b'") == 0
+
+
+async def test_a_tenant_changes_and_deletes_nothing_of_another(application: Application) -> None:
+    a, b = await application.tenants("a", "b")
+
+    assert await a.execute("UPDATE app.note SET body = 'mine'") == "UPDATE 1"
+    assert await a.execute("UPDATE app.note SET body = 'mine' WHERE tenant_id = 'b'") == "UPDATE 0"
+    assert await a.execute("DELETE FROM app.note WHERE tenant_id = 'b'") == "DELETE 0"
+    assert await a.execute("DELETE FROM app.note") == "DELETE 1"
+
+    assert await bodies(b) == ["of b"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO app.note (tenant_id, body) VALUES ('b', 'planted')",
+        "INSERT INTO app.note (tenant_id, body) SELECT 'b', body FROM app.note",
+        "UPDATE app.note SET tenant_id = 'b'",
+        "INSERT INTO app.note SELECT * FROM app.note ON CONFLICT (tenant_id, note_id) DO UPDATE SET tenant_id = 'b'",
+        """
+        MERGE INTO app.note USING (VALUES ('b')) AS other (id) ON false
+        WHEN NOT MATCHED THEN INSERT (tenant_id, body) VALUES (other.id, 'planted')
+        """,
+        "COPY app.note (tenant_id, body) FROM STDIN",
+    ],
+)
+async def test_a_tenant_writes_nothing_into_another(application: Application, statement: str) -> None:
+    a, b = await application.tenants("a", "b")
+
+    with pytest.raises((*REFUSED, asyncpg.FeatureNotSupportedError)):
+        await a.execute(statement)
+
+    assert await bodies(b) == ["of b"]
+
+
+@pytest.mark.parametrize(
+    "trick",
+    [
+        "SELECT set_config('app.tenant', 'b', false), set_config('tenancy.tenant_id', 'b', false)",
+        "SET search_path TO pg_temp, tenancy, app",
+        "SET ROLE {tenant_role}",
+        "SET LOCAL ROLE {tenant_role}",
+        "RESET ALL",
+        "DISCARD ALL",
+        "SELECT set_config('role', '{tenant_role}', false)",
+        "ALTER ROLE CURRENT_USER SET search_path TO tenancy",
+    ],
+)
+async def test_no_setting_makes_a_tenant_another(application: Application, trick: str) -> None:
+    a, _ = await application.tenants("a", "b")
+    role = await application.pool.fetchval("SELECT tenancy.tenant_role()")
+
+    await a.execute(trick.format(tenant_role=role))
+
+    assert await bodies(a) == ["of a"]
+    assert await a.fetchval("SELECT tenancy.current_tenant()") == "a"
+
+
+@pytest.mark.parametrize(
+    "trick",
+    [
+        "SET ROLE {owner}",
+        "SET ROLE {other}",
+        "SET SESSION AUTHORIZATION {other}",
+        "SET row_security = off; SELECT * FROM app.note",
+        "TRUNCATE app.note",
+        "ALTER TABLE app.note DISABLE ROW LEVEL SECURITY",
+        "ALTER TABLE app.note NO FORCE ROW LEVEL SECURITY",
+        "DROP POLICY own_rows ON app.note",
+        "CREATE POLICY mine ON app.note USING (true)",
+        "CREATE TRIGGER spy AFTER INSERT ON app.note EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        "CREATE TABLE app.mine (tenant_id text)",
+        "CREATE TABLE public.mine (tenant_id text)",
+        "CREATE TEMPORARY TABLE mine (tenant_id text)",
+        "CREATE SCHEMA mine",
+        "CREATE FUNCTION app.mine() RETURNS text LANGUAGE sql RETURN 'b'",
+        "CREATE OR REPLACE FUNCTION tenancy.current_tenant() RETURNS text LANGUAGE sql RETURN 'b'",
+        "SELECT * FROM tenancy.tenant",
+        "SELECT * FROM tenancy.login",
+        "SELECT * FROM tenancy.live_record",
+        "SELECT * FROM public.schema_migration",
+        "UPDATE tenancy.login SET tenant_id = 'b'",
+        "UPDATE tenancy.login SET expires_at = 'infinity'",
+        "SELECT tenancy.create_login('tenant_mine', 'b', 'secret', 'infinity')",
+        "SELECT tenancy.close_tenants('{{b}}')",
+        "SELECT tenancy.sweep_logins()",
+        "CREATE ROLE mine LOGIN",
+        "ALTER ROLE CURRENT_USER VALID UNTIL 'infinity'",
+        "ALTER ROLE CURRENT_USER BYPASSRLS",
+        "ALTER ROLE CURRENT_USER CONNECTION LIMIT -1",
+        "GRANT {owner} TO CURRENT_USER",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{other}'",
+        "SELECT pg_read_file('PG_VERSION')",
+        "COPY (SELECT 1) TO PROGRAM 'true'",
+        "SELECT rolpassword FROM pg_authid",
+    ],
+)
+async def test_what_a_tenant_must_not_do_is_refused(application: Application, trick: str) -> None:
+    a, b = await application.tenants("a", "b")
+    owner = await application.pool.fetchval("SELECT current_user")
+    other = await b.fetchval("SELECT current_user")
+
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await a.execute(trick.format(owner=owner, other=other))
+
+    assert await bodies(b) == ["of b"]
+
+
+async def test_a_key_of_another_tenants_row_is_free_to_take_and_tells_nothing(application: Application) -> None:
+    a, b = await application.tenants("a", "b")
+    note_id = await b.fetchval("SELECT note_id FROM app.note")
+
+    await a.execute("INSERT INTO app.note (note_id, body) VALUES ($1, 'same key')", note_id)
+
+    assert await bodies(a) == ["of a", "same key"]
+    assert await bodies(b) == ["of b"]
+
+
+async def test_a_login_opens_no_other_database(application: Application, fresh_database: FreshDatabases) -> None:
+    await application.driver.provision(["a"])
+    login = await application.driver.issue_login("a")
+    another = (await fresh_database("provisioning")).rpartition("/")[2]
+
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await asyncpg.connect(login.url, database=another)
+
+
+async def test_who_is_no_tenant_sees_and_writes_nothing_not_even_the_owner(application: Application) -> None:
+    await application.tenants("a")
+
+    assert await application.pool.fetchval("SELECT tenancy.current_tenant()") is None
+    async with application.pool.acquire() as owner:
+        assert await bodies(owner) == []
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await application.pool.execute("INSERT INTO app.note (tenant_id, body) VALUES ('a', 'planted')")
+
+
+async def test_neither_a_view_nor_a_function_of_the_owner_leads_around_the_wall(application: Application) -> None:
+    a, _ = await application.tenants("a", "b")
+    role = await application.pool.fetchval("SELECT tenancy.tenant_role()")
+    await application.pool.execute(
+        f"""
+        CREATE VIEW app.careless AS SELECT body FROM app.note;
+        CREATE FUNCTION app.careless() RETURNS SETOF text LANGUAGE sql SECURITY DEFINER
+            AS 'SELECT body FROM app.note';
+        GRANT SELECT ON app.careless TO {role};
+        GRANT EXECUTE ON FUNCTION app.careless() TO {role};
+        """
+    )
+
+    assert [row["body"] for row in await a.fetch("SELECT body FROM app.careless")] == ["of a"]
+    assert [row["body"] for row in await a.fetch("SELECT body FROM app.careless() AS body")] == ["of a"]
+
+
+async def test_every_table_of_the_application_stands_behind_the_wall(
+    application: Application, admin: Connection
+) -> None:
+    """What holds for the sample must hold for every table that a migration adds."""
+    role = await application.pool.fetchval("SELECT tenancy.tenant_role()")
+    tables = await application.pool.fetch(
+        "SELECT oid::regclass::text FROM pg_class WHERE relkind IN ('r', 'p', 'v')"
+        " AND relnamespace = 'app'::regnamespace"
+    )
+    walled = await application.pool.fetch(
+        """
+        SELECT class.oid::regclass::text FROM pg_class AS class
+        JOIN pg_policies AS policy ON policy.schemaname = 'app' AND policy.tablename = class.relname
+        WHERE class.relrowsecurity AND class.relforcerowsecurity
+          AND policy.cmd = 'ALL' AND policy.roles = ARRAY [$1::name]
+          AND policy.qual = policy.with_check AND policy.qual LIKE '(tenant_id = ( SELECT tenancy.current_tenant()%'
+        """,
+        role,
+    )
+    keyed = await application.pool.fetch(
+        """
+        SELECT conrelid::regclass::text
+        FROM pg_constraint JOIN pg_attribute ON attrelid = conrelid AND attnum = conkey[1]
+        WHERE contype = 'p' AND attname = 'tenant_id' AND connamespace = 'app'::regnamespace
+        """
+    )
+    audited = await application.pool.fetch(
+        """
+        SELECT DISTINCT refobjid::regclass::text FROM pg_depend JOIN pg_rewrite ON pg_rewrite.oid = objid
+        JOIN pg_class ON pg_class.oid = refobjid
+        WHERE ev_class = 'tenancy.live_record'::regclass AND relnamespace = 'app'::regnamespace
+        """
+    )
+
+    assert tables
+    assert set(walled) == set(keyed) == set(audited) == set(tables)
+
+
+async def test_whoever_owns_the_tables_has_not_the_auditors_rights(application: Application) -> None:
+    assert not await application.pool.fetchval(
+        "SELECT bool_or(pg_has_role(rolname, 'USAGE')) FROM pg_roles WHERE rolname = current_database() || '_auditor'"
+    )
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await application.pool.execute(
+            "DO $$ BEGIN EXECUTE format('SET ROLE %I', current_database() || '_auditor'); END $$"
+        )
+
+
+async def test_the_schema_is_installed_once_however_many_start_at_once(application_urls: DatabaseUrls) -> None:
+    assert await install(application_urls.owner) == ["provisioning/0001_pool.sql"]
+    assert await install(application_urls.owner) == []

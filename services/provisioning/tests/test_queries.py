@@ -1,0 +1,57 @@
+import asyncpg
+import pytest
+
+from services.provisioning import queries
+from services.provisioning.tests.support import Application, ask, provision
+from shared.postgres import Pool
+
+
+async def test_environments_come_in_pages_in_the_order_of_their_creation(pool: Pool, application: Application) -> None:
+    for tenant_id in ("t3", "t1", "t2"):
+        await provision(pool, application.driver, ask(tenant_id))
+
+    async with pool.acquire() as connection:
+        first = await queries.environments(connection, after=None, limit=2, tenant_id=None)
+        rest = await queries.environments(connection, after=first[-1]["environment_id"], limit=2, tenant_id=None)
+        of_one = await queries.environments(connection, after=None, limit=2, tenant_id="t1")
+
+    assert [row["tenant_id"] for row in (*first, *rest)] == ["t3", "t1", "t2"]
+    assert [row["tenant_id"] for row in of_one] == ["t1"]
+
+
+async def test_every_table_that_knows_a_tenant_is_audited_for_residue(pool: Pool, application: Application) -> None:
+    await provision(pool, application.driver, ask("a", products=[{"name": "notes", "version": "1.0"}]))
+
+    tables = await pool.fetch(
+        """
+        SELECT table_name FROM information_schema.columns JOIN information_schema.tables
+            USING (table_schema, table_name)
+        WHERE table_schema = 'public' AND table_type = 'BASE TABLE' AND column_name = 'tenant_id'
+        """
+    )
+    places = await pool.fetch("SELECT DISTINCT place FROM live_record WHERE tenant_id = 'a'")
+    assert {row["place"] for row in places} == {row["table_name"] for row in tables}
+
+
+@pytest.mark.parametrize(
+    ("statement", "error"),
+    [
+        ("UPDATE environment SET state = 'nearly'", asyncpg.CheckViolationError),
+        ("UPDATE environment SET isolation = 'silo'", asyncpg.CheckViolationError),
+        ("INSERT INTO deployment VALUES ('b', 'notes', '1.0')", asyncpg.ForeignKeyViolationError),
+        (
+            """
+            INSERT INTO environment (environment_id, tenant_id, isolation, region, created_at)
+            VALUES (gen_random_uuid(), 'a', 'pool', 'local', now())
+            """,
+            asyncpg.UniqueViolationError,
+        ),
+    ],
+)
+async def test_the_schema_refuses_what_must_never_be(
+    pool: Pool, application: Application, statement: str, error: type[asyncpg.PostgresError]
+) -> None:
+    await provision(pool, application.driver, ask("a"))
+
+    with pytest.raises(error):
+        await pool.execute(statement)
