@@ -83,7 +83,7 @@ async def use_json(connection: Connection) -> None:
         "jsonb",
         schema="pg_catalog",
         format="binary",
-        encoder=lambda value: b"\x01" + orjson.dumps(value),
+        encoder=lambda value: b"\x01" + orjson.dumps(value, default=str),  # asyncpg has a UUID of its own
         decoder=lambda value: orjson.loads(value[1:]),
     )
 

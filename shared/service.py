@@ -29,6 +29,9 @@ from shared.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
 
+VERSION = "0.1.0"
+"""Of all services: they are released together."""
+
 Check = Callable[[], Awaitable[None]]
 Settings = TypeVar("Settings", bound=ServiceSettings)
 
@@ -145,7 +148,7 @@ class Service:
         structlog.contextvars.bind_contextvars(service=self.name)
         consuming = asyncio.create_task(self.kernel.consumer.run(), name=f"{self.name} consumer")
         parts = (self.kernel.relay.run, self.kernel.keep_partitions, *self.background)
-        running = [asyncio.create_task(part(), name=f"{self.name} {part.__name__}") for part in parts]
+        running = [asyncio.create_task(part(), name=f"{self.name} background") for part in parts]
         stop = asyncio.create_task(stopping.wait())
         try:
             await asyncio.wait([consuming, stop, *running], return_when=asyncio.FIRST_COMPLETED)

@@ -1,8 +1,9 @@
 """What every service is told from outside: environment variables, read once at the start."""
 
+from collections.abc import Mapping
 from typing import Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr, model_validator
+from pydantic import AliasChoices, AliasPath, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -44,6 +45,17 @@ class ServiceSettings(BaseSettings):
         default="info", validation_alias=_common("log_level")
     )
 
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Self:
+        """Read the settings from variables that are not this process's own, which still fill in what is missing."""
+        prefix = cls.model_config.get("env_prefix", "")
+        aliases = {
+            variable: name
+            for name, field in cls.model_fields.items()
+            for variable in _variables(name, field.validation_alias, prefix)
+        }
+        return cls(**{aliases[variable]: value for variable, value in environment.items() if variable in aliases})
+
     @model_validator(mode="after")
     def _some_broker(self) -> Self:
         if self.amqp_url is None and self.common_amqp_url is None:
@@ -57,3 +69,9 @@ class ServiceSettings(BaseSettings):
         url = self.amqp_url or self.common_amqp_url
         assert url is not None
         return url.get_secret_value()
+
+
+def _variables(name: str, alias: str | AliasPath | AliasChoices | None, prefix: str) -> list[str]:
+    if isinstance(alias, AliasChoices):
+        return [choice for choice in alias.choices if isinstance(choice, str)]
+    return [alias if isinstance(alias, str) else f"{prefix}{name.upper()}"]

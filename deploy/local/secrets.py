@@ -21,6 +21,7 @@ class Secrets(BaseModel):
         databases: by service, and under ``deploy.databases.APPLICATION``.
         broker: the broker login's password, by service.
         broker_deploy: the broker login that declares exchanges, queues and permissions.
+        broker_watcher: the broker login of subscribers outside.
         admin_key: the first system administrator's API key.
     """
 
@@ -29,6 +30,7 @@ class Secrets(BaseModel):
     databases: Mapping[str, DatabasePasswords] = Field(repr=False)
     broker: Mapping[str, str] = Field(repr=False)
     broker_deploy: str = Field(repr=False)
+    broker_watcher: str = Field(repr=False)
     admin_key: str = Field(repr=False)
 
 
@@ -59,6 +61,7 @@ def _generate() -> Secrets:
         databases={name: DatabasePasswords(owner=_random(), app=_random()) for name in (*SERVICES, APPLICATION)},
         broker={service: _random() for service in SERVICES},
         broker_deploy=_random(),
+        broker_watcher=_random(),
         admin_key=f"tenure_admin_{_random()}",
     )
 

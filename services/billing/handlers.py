@@ -11,7 +11,7 @@ from shared.contracts import tenant
 from shared.contracts.base import Fact
 from shared.ids import Ids
 from shared.messaging.event import Event, Outgoing
-from shared.messaging.subscriptions import do, follow, undo
+from shared.messaging.subscriptions import Subscriptions, do, follow, undo
 from shared.messaging.topology import exchange_of
 from shared.postgres import Connection
 
@@ -86,7 +86,7 @@ def _told(fact: Fact, *, because: Event, clock: Clock, ids: Ids) -> Outgoing:
     return Outgoing(event.id, exchange_of(event.publisher), event.type, event.encode())
 
 
-SUBSCRIPTIONS = {
+SUBSCRIPTIONS: Subscriptions = {
     contracts.OpenAccount: do(open_accounts),
     contracts.VoidAccount: undo(void_accounts),
     tenant.TenantActivated: follow(start_charging),

@@ -10,7 +10,7 @@ from shared.clock import Clock
 from shared.contracts import Fact
 from shared.contracts import identity as contracts
 from shared.ids import Ids
-from shared.messaging.subscriptions import do, undo
+from shared.messaging.subscriptions import Subscriptions, do, undo
 from shared.postgres import Connection
 
 
@@ -55,7 +55,7 @@ async def remove_administrators(
     return [contracts.AdministratorsRemoved(tenant_id=tenant_id) for tenant_id in tenant_ids]
 
 
-SUBSCRIPTIONS = {
+SUBSCRIPTIONS: Subscriptions = {
     contracts.CreateAdministrators: do(create_administrators),
     contracts.RemoveAdministrators: undo(remove_administrators),
 }

@@ -6,7 +6,7 @@ from services.metrics import queries
 from shared.clock import Clock
 from shared.contracts import Fact
 from shared.contracts import metrics as contracts
-from shared.messaging.subscriptions import do, undo
+from shared.messaging.subscriptions import Subscriptions, do, undo
 from shared.postgres import Connection
 
 
@@ -44,7 +44,7 @@ async def untrack_tenants(connection: Connection, asks: Sequence[contracts.Untra
     return [contracts.TenantUntracked(tenant_id=tenant_id) for tenant_id in tenant_ids]
 
 
-SUBSCRIPTIONS = {
+SUBSCRIPTIONS: Subscriptions = {
     contracts.TrackTenant: do(track_tenants),
     contracts.UntrackTenant: undo(untrack_tenants),
 }

@@ -18,6 +18,7 @@ NEEDS_ATTENTION_AFTER = 8
 """Attempts of one undo after which a person is called; it goes on being tried."""
 
 _LONGEST_BACKOFF = 600.0
+_MOST_DOUBLINGS = 60
 
 
 class Status(StrEnum):
@@ -148,7 +149,11 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Input: a participant refused, and nothing has changed there."""
+    """Input: a participant refused, and nothing has changed there.
+
+    Attributes:
+        retryable: whether asking again may succeed; then an earlier attempt that is still under way may succeed too.
+    """
 
     step: str
     ask_id: UUID | None
@@ -232,7 +237,8 @@ def planned(workflow_id: UUID, kind: str, tenant_id: str, plan: Sequence[Planned
 def advance(workflow: Workflow, happened: Input, *, now: datetime, new_id: Callable[[], UUID]) -> Advanced:
     """Take one input into account.
 
-    An input that changes nothing (late, repeated, of a finished workflow) is still recorded in the history.
+    An answer that changes nothing (late, repeated, of a finished workflow) is still recorded in the history; a timer
+    that is early or has nothing to wait for is not.
 
     Args:
         new_id: gives each message that is sent its id.
@@ -274,7 +280,7 @@ class _Turn:
             status=self._status,
             failure=self._failure,
             seq=self._workflow.seq + len(self._history),
-            updated_at=self._now,
+            updated_at=self._now if self._history else self._workflow.updated_at,
             finished_at=self._workflow.finished_at or (self._now if self._status.is_final else None),
         )
         return Advanced(changed, self._sends, self._history, self._notices)
@@ -282,6 +288,9 @@ class _Turn:
     # What can happen
 
     def start(self) -> None:
+        if self._workflow.seq:
+            self._record("late_start")
+            return
         self._record("started")
         self._notices.append(Notice("status", "started"))
         self._go_forward()
@@ -292,14 +301,20 @@ class _Turn:
             self._record("late_success", answer.step, message_id=answer.ask_id)
             return
         self._change(
-            answer.step, status=StepStatus.SUCCEEDED, result=answer.result, due_at=None, due=None, finished_at=self._now
+            answer.step,
+            status=StepStatus.SUCCEEDED,
+            result=answer.result,
+            error=None,
+            due_at=None,
+            due=None,
+            finished_at=self._now,
         )
         self._record("succeeded", answer.step, attempt=step.attempts, message_id=answer.ask_id)
         self._go_forward()
 
     def refuse(self, answer: Refused) -> None:
         step = self._steps[answer.step]
-        stale = answer.retryable and answer.ask_id != step.ask_id
+        stale = answer.retryable and (answer.ask_id != step.ask_id or step.due is Due.RETRY)
         if step.status is not StepStatus.RUNNING or self._status is not Status.RUNNING or stale:
             self._record("late_refusal", answer.step, message_id=answer.ask_id, code=answer.code)
             return
@@ -315,11 +330,11 @@ class _Turn:
         if answer.retryable and step.attempts < self._plan[answer.step].attempts:
             self._retry_later(answer.step, failure)
         else:
-            self._change(answer.step, may_have_effect=False)
+            self._change(answer.step, may_have_effect=answer.retryable)
             self._fail(failure)
 
     def undone(self, answer: Undone) -> None:
-        if self._steps[answer.step].status is not StepStatus.UNDOING:
+        if self._steps[answer.step].status is not StepStatus.UNDOING or self._status.is_final:
             self._record("late_undo", answer.step, message_id=answer.ask_id)
             return
         self._change(
@@ -335,7 +350,7 @@ class _Turn:
 
     def timer_due(self, name: str) -> None:
         step = self._steps[name]
-        if step.due_at is None or step.due_at > self._now:
+        if step.due_at is None or step.due_at > self._now or self._status.is_final:
             return
         if step.status is StepStatus.UNDOING:
             self._undo_again(name)
@@ -464,4 +479,4 @@ class _Turn:
 
 
 def _doubled(seconds: float, attempt: int) -> float:
-    return min(_LONGEST_BACKOFF, seconds * float(2 ** (attempt - 1)))
+    return min(_LONGEST_BACKOFF, seconds * 2.0 ** min(attempt - 1, _MOST_DOUBLINGS))

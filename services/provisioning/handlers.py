@@ -15,7 +15,7 @@ from shared.clock import Clock
 from shared.contracts import provisioning as contracts
 from shared.contracts.base import Fact
 from shared.ids import Ids
-from shared.messaging.subscriptions import do, undo
+from shared.messaging.subscriptions import Subscriptions, do, undo
 from shared.postgres import Connection
 
 ISOLATIONS = ("pool",)
@@ -68,7 +68,7 @@ async def deprovision_environments(
     return [contracts.EnvironmentDeprovisioned(tenant_id=tenant_id) for tenant_id in tenant_ids]
 
 
-SUBSCRIPTIONS = {
+SUBSCRIPTIONS: Subscriptions = {
     contracts.ProvisionEnvironment: do(provision_environments),
     contracts.DeprovisionEnvironment: undo(deprovision_environments),
 }

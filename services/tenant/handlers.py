@@ -8,7 +8,7 @@ from services.tenant import lifecycle, queries
 from shared.clock import Clock
 from shared.contracts import Fact
 from shared.contracts import tenant as contracts
-from shared.messaging.subscriptions import do, undo
+from shared.messaging.subscriptions import Subscriptions, do, undo
 from shared.postgres import Connection
 
 CATALOG = "catalog"
@@ -90,7 +90,7 @@ async def published_catalog(connection: Connection) -> contracts.CatalogPublishe
     )
 
 
-SUBSCRIPTIONS = {
+SUBSCRIPTIONS: Subscriptions = {
     contracts.RegisterTenant: do(register_tenants),
     contracts.DeregisterTenant: undo(deregister_tenants),
     contracts.ActivateTenant: do(activate_tenants),

@@ -9,7 +9,7 @@ waits.
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import structlog
@@ -71,6 +71,8 @@ class Consumer:
         self._admission = Admission(service=service, manifest=manifest, logins=logins, heard=dispatch.heard)
         self._consumption: Consumption | None = None
         self._stopping = False
+        self.on_commit: Callable[[], None] = _nothing
+        """Called after each commit, before the messages leave; for those in this process who wait for a change."""
 
     @property
     def is_consuming(self) -> bool:
@@ -167,6 +169,7 @@ class Consumer:
             await outbox.insert(connection, outgoing, now=now)
             await failpoint("before_commit")
         await failpoint("after_commit")
+        self.on_commit()
         return outgoing
 
 
@@ -174,6 +177,10 @@ def backoff(attempt: int) -> float:
     """Return the seconds to wait before another attempt: doubling from 0.2, capped, with jitter against stampedes."""
     longest = min(_LONGEST_WAIT, 0.2 * float(2 ** min(attempt - 1, 10)))
     return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+
+
+def _nothing() -> None:
+    """Tell nobody."""
 
 
 async def wait_until_consuming(consumer: Consumer) -> None:

@@ -1,6 +1,6 @@
 """From a batch of events to handlers and back: what surrounds a handler, by the kind of its subscription."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 
 from shared.clock import Clock
 from shared.contracts.base import Message
@@ -32,13 +32,18 @@ class Dispatch:
 
     async def handle(self, connection: Connection, events: Sequence[Event]) -> list[Outgoing]:
         """Run the handlers of a batch, grouped by type, in the caller's transaction; return all that was said."""
-        groups: dict[str, list[Event]] = {}
+        groups: dict[Hashable, list[Event]] = {}
         for event in events:
-            groups.setdefault(event.type, []).append(event)
+            groups.setdefault(self._group_of(event), []).append(event)
         outgoing: list[Outgoing] = []
-        for routing_key, group in groups.items():
-            outgoing += await self._handle_group(connection, self._subscriptions[routing_key], group)
+        for group in groups.values():
+            outgoing += await self._handle_group(connection, self._subscriptions[group[0].type], group)
         return outgoing
+
+    def _group_of(self, event: Event) -> Hashable:
+        """Batch by type; handlers that look at envelopes take all their types together, in the order of arrival."""
+        subscription = self._subscriptions[event.type]
+        return subscription.handler if subscription.kind is Kind.FOLLOW else event.type
 
     async def _handle_group(
         self, connection: Connection, subscription: Subscription, events: Sequence[Event]

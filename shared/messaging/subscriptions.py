@@ -82,10 +82,9 @@ def bind(subscriptions: Subscriptions, **dependencies: Any) -> Subscriptions:
     Raises:
         LookupError: a handler names one that is not offered.
     """
-    return {
-        message: Subscription(subscription.kind, _bind(subscription.handler, dependencies))
-        for message, subscription in subscriptions.items()
-    }
+    # One bound handler per function: what `follow` shares between types is handled as one batch.
+    handlers = {each.handler: _bind(each.handler, dependencies) for each in subscriptions.values()}
+    return {message: Subscription(each.kind, handlers[each.handler]) for message, each in subscriptions.items()}
 
 
 def _bind(handler: Callable[..., Any], dependencies: Mapping[str, Any]) -> Callable[..., Any]:

@@ -127,6 +127,19 @@ async def test_what_a_tenant_must_not_do_is_refused(application: Application, tr
     assert await bodies(b) == ["of b"]
 
 
+async def test_of_all_our_functions_a_tenant_may_call_only_the_one_that_tells_who_it_is(
+    application: Application,
+) -> None:
+    (a,) = await application.tenants("a")
+
+    callable_ones = await a.fetch(
+        "SELECT proname FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace"
+        " WHERE nspname NOT IN ('pg_catalog', 'information_schema') AND has_function_privilege(pg_proc.oid, 'EXECUTE')"
+    )
+
+    assert [row["proname"] for row in callable_ones] == ["current_tenant"]
+
+
 async def test_a_key_of_another_tenants_row_is_free_to_take_and_tells_nothing(application: Application) -> None:
     a, b = await application.tenants("a", "b")
     note_id = await b.fetchval("SELECT note_id FROM app.note")

@@ -9,6 +9,7 @@ from shared.contracts.provisioning import EnvironmentDeprovisioned, EnvironmentP
 from shared.postgres import Pool
 
 NOTES = [{"name": "notes", "version": "1.0"}]
+TASKS = [{"name": "tasks", "version": "1.0"}]
 
 
 class CrashError(Exception):
@@ -63,7 +64,7 @@ async def test_a_batch_of_refusals_touches_nothing(pool: Pool, application: Appl
 async def test_a_tenant_has_one_environment_however_often_it_is_asked_for(pool: Pool, application: Application) -> None:
     (first,) = await provision(pool, application.driver, ask("a", products=NOTES))
 
-    again = await provision(pool, application.driver, ask("a", region="eu-central"), ask("a"))
+    again = await provision(pool, application.driver, ask("a", region="eu-central", products=TASKS), ask("a"))
 
     assert again == [first, first]
     assert await residue(pool) == [("a", "deployment"), ("a", "environment")]

@@ -1,0 +1,136 @@
+"""What the services stand on, on one machine: servers, logins, schemas and topology, private to one data folder.
+
+Servers that the environment names (``TENURE_AMQP_URL``, ``TENURE_<SERVICE>_DATABASE_URL``) are used instead of embedded
+ones.
+"""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.databases import APPLICATION, DatabaseUrls, create_databases
+from deploy.local.postgres import PostgresServer
+from deploy.local.rabbitmq import BrokerServer
+from deploy.local.secrets import Secrets, load_or_create
+from deploy.manifest import manifest
+from deploy.topology import DEPLOY, WATCHER, declare, definitions
+from shared.contracts import SERVICES
+from shared.postgres import migrate, service_migrations
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running set of servers.
+
+    Attributes:
+        environment: what each service has to be told, by service.
+        databases: all logins, for the operator and for audits; none of a service's but its own goes to it.
+        postgres: the embedded server; None where databases were given.
+        broker: the embedded node; None where a broker was given.
+        watcher_url: an AMQP login for subscribers outside.
+    """
+
+    environment: Mapping[str, Mapping[str, str]]
+    databases: Mapping[str, DatabaseUrls]
+    admin_key: str
+    postgres: PostgresServer | None
+    broker: BrokerServer | None
+    watcher_url: str
+
+
+@asynccontextmanager
+async def running_stack(folder: Path, *, say: Say, durable: bool = True) -> AsyncIterator[Stack]:
+    """Start what is missing, bring schemas and topology up to date, and stop what was started at the end.
+
+    Args:
+        folder: where data and generated secrets are kept.
+        say: told one line for each part that is ready.
+        durable: whether Postgres waits for the disk; only throw-away data may do without.
+    """
+    secrets = load_or_create(folder)
+    async with AsyncExitStack() as exits:
+        async with asyncio.TaskGroup() as group:
+            databases = group.create_task(_databases(folder, secrets, exits, say, durable=durable))
+            broker = group.create_task(_broker(folder, secrets, exits, say))
+        postgres, urls = databases.result()
+        node, amqp_urls = broker.result()
+        environment = {service: _environment(service, urls, amqp_urls, secrets.admin_key) for service in SERVICES}
+        yield Stack(environment, urls, secrets.admin_key, postgres, node, amqp_urls[WATCHER])
+
+
+async def _databases(
+    folder: Path, secrets: Secrets, exits: AsyncExitStack, say: Say, *, durable: bool
+) -> tuple[PostgresServer | None, Mapping[str, DatabaseUrls]]:
+    started = _now()
+    if given := _given_databases():
+        server, urls = None, given
+    else:
+        server = PostgresServer(folder / "postgres", durable=durable)
+        await server.start()
+        exits.push_async_callback(server.stop)
+        urls = await create_databases(server.admin_url, secrets.databases)
+    say(f"Postgres    {'embedded, data in ' + str(server.folder) if server else 'given'}{_took(started)}")
+    started = _now()
+    applied = await asyncio.gather(*(migrate(urls[each].owner, service_migrations(each)) for each in SERVICES))
+    say(f"Schemas     {len(SERVICES)} databases, {sum(map(len, applied))} migrations applied{_took(started)}")
+    return server, urls
+
+
+async def _broker(
+    folder: Path, secrets: Secrets, exits: AsyncExitStack, say: Say
+) -> tuple[BrokerServer | None, Mapping[str, str]]:
+    started = _now()
+    if given := os.environ.get("TENURE_AMQP_URL"):
+        await declare(given, manifest())
+        say(f"RabbitMQ    given{_took(started)}")
+        return None, dict.fromkeys([*SERVICES, WATCHER], given)
+    passwords = secrets.broker | {DEPLOY: secrets.broker_deploy, WATCHER: secrets.broker_watcher}
+    path = folder / "definitions.json"
+    path.write_text(json.dumps(definitions(manifest(), passwords), indent=1), encoding="utf-8")
+    path.chmod(0o600)
+    server = BrokerServer(folder / "rabbitmq", definitions=path.resolve())
+    await server.start()
+    exits.push_async_callback(server.stop)
+    say(f"RabbitMQ    own node on port {server.port}{_took(started)}")
+    return server, {user: server.url(user, password) for user, password in passwords.items()}
+
+
+def _given_databases() -> Mapping[str, DatabaseUrls] | None:
+    names = {service: f"TENURE_{service.upper()}_DATABASE_URL" for service in SERVICES}
+    names[APPLICATION] = "TENURE_APPLICATION_DATABASE_URL"
+    if not any(name in os.environ for name in names.values()):
+        return None
+    if missing := [name for name in names.values() if name not in os.environ]:
+        raise SystemExit(f"Some databases are given and some are not. Set {', '.join(missing)} too, or none of them.")
+    return {
+        owner: DatabaseUrls(
+            owner=os.environ.get(name.replace("_URL", "_OWNER_URL"), os.environ[name]), app=os.environ[name]
+        )
+        for owner, name in names.items()
+    }
+
+
+def _environment(
+    service: str, urls: Mapping[str, DatabaseUrls], amqp_urls: Mapping[str, str], admin_key: str
+) -> Mapping[str, str]:
+    prefix = f"TENURE_{service.upper()}"
+    environment = {f"{prefix}_DATABASE_URL": urls[service].app, "TENURE_ADMIN_KEY": admin_key}
+    if "TENURE_AMQP_URL" not in os.environ:
+        environment[f"{prefix}_AMQP_URL"] = amqp_urls[service]
+    if service == "provisioning":
+        environment["TENURE_APPLICATION_DATABASE_URL"] = urls[APPLICATION].owner
+    return environment
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _took(started: float) -> str:
+    return f"  ({_now() - started:.1f} s)"

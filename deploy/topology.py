@@ -1,0 +1,106 @@
+"""The manifest as RabbitMQ understands it: a definitions file with logins that may do what they must and nothing else.
+
+RabbitMQ loads such a file when it boots (``load_definitions``) or takes it while it runs (``rabbitmqctl
+import_definitions``); both are idempotent. Where only an AMQP login is given, `declare` makes the same over AMQP.
+"""
+
+import base64
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import aio_pika
+
+from shared.messaging.topology import (
+    STATUS_EXCHANGE,
+    Manifest,
+    bindings,
+    exchange_of,
+    exchanges,
+    parking_queue_of,
+    queues,
+    retry_exchange_of,
+    work_queue_of,
+)
+
+DEPLOY = "deploy"
+"""The login that declares everything and reads or writes no message of a service."""
+
+WATCHER = "watcher"
+"""The login for subscribers outside: it may make queues ``sub.*`` and bind them to the status exchange, nothing else."""
+
+_STATUS_SPEAKER = "onboarding"
+_NOTHING = "^$"
+_WATCHED = rf"^(sub\..*|{re.escape(STATUS_EXCHANGE)})$"
+
+
+def definitions(manifest: Manifest, passwords: Mapping[str, str], *, salt: bytes | None = None) -> dict[str, Any]:
+    """Return the whole topology in the form of a RabbitMQ definitions file.
+
+    Args:
+        passwords: of each service, of `DEPLOY` and of `WATCHER`; only salted hashes of them are written.
+        salt: four bytes, random where None.
+    """
+    return {
+        "vhosts": [{"name": "/"}],
+        "users": [_user(name, password, salt or os.urandom(4)) for name, password in passwords.items()],
+        "permissions": [_service_permissions(service) for service in manifest.services]
+        + [
+            _permissions(DEPLOY, configure=".*", write=_NOTHING, read=_NOTHING),
+            _permissions(
+                WATCHER, configure=r"^sub\.", write=r"^sub\.", read=rf"^(sub\..*|{re.escape(STATUS_EXCHANGE)})$"
+            ),
+        ],
+        "exchanges": exchanges(manifest),
+        "queues": queues(manifest),
+        "bindings": bindings(manifest),
+    }
+
+
+async def declare(url: str, manifest: Manifest) -> None:
+    """Make exchanges, queues and bindings over AMQP, on a broker whose logins are somebody else's matter.
+
+    Args:
+        url: a login that may configure everything.
+
+    Raises:
+        aio_pika.exceptions.AMQPError: a queue exists with other arguments, or the login may not.
+    """
+    async with await aio_pika.connect(url, timeout=10.0) as connection, connection.channel() as channel:
+        for each in exchanges(manifest):
+            await channel.declare_exchange(each["name"], each["type"], durable=True)
+        for each in queues(manifest):
+            await channel.declare_queue(each["name"], durable=True, arguments=each["arguments"])
+        for each in bindings(manifest):
+            queue = await channel.get_queue(each["destination"], ensure=False)
+            await queue.bind(each["source"], each["routing_key"])
+
+
+def _service_permissions(service: str) -> dict[str, str]:
+    writes = [exchange_of(service), retry_exchange_of(service)]
+    if service == _STATUS_SPEAKER:
+        writes.append(STATUS_EXCHANGE)
+    reads = [work_queue_of(service), parking_queue_of(service)]
+    return _permissions(service, configure=_NOTHING, write=_any_of(writes), read=_any_of(reads))
+
+
+def _any_of(names: list[str]) -> str:
+    return f"^({'|'.join(re.escape(name) for name in names)})$"
+
+
+def _permissions(user: str, *, configure: str, write: str, read: str) -> dict[str, str]:
+    return {"user": user, "vhost": "/", "configure": configure, "write": write, "read": read}
+
+
+def _user(name: str, password: str, salt: bytes) -> dict[str, Any]:
+    """Hash a password the way RabbitMQ does: base64 of the salt and of SHA-256 over salt and password."""
+    hashed = base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
+    return {
+        "name": name,
+        "password_hash": hashed,
+        "hashing_algorithm": "rabbit_password_hashing_sha256",
+        "tags": "",
+        "limits": {},
+    }

@@ -1,0 +1,24 @@
+"""How the metrics service is put together; the only place that constructs."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from services.metrics.api import PATHS, routes
+from services.metrics.handlers import SUBSCRIPTIONS
+from services.metrics.settings import MetricsSettings
+from shared.http import create_api
+from shared.service import VERSION, Ports, Service, open_kernel
+
+
+@asynccontextmanager
+async def build(settings: MetricsSettings, ports: Ports) -> AsyncIterator[Service]:
+    """Construct the service on its own database and broker login; close both at the end."""
+    async with open_kernel("metrics", settings, ports, SUBSCRIPTIONS) as kernel:
+        api = create_api(
+            "metrics",
+            routers=[routes(kernel.pool)],
+            admin_key=settings.admin_key,
+            checks=kernel.checks,
+            version=VERSION,
+        )
+        yield Service("metrics", PATHS, api, kernel, shutdown_seconds=settings.shutdown_seconds)

@@ -1,0 +1,45 @@
+"""How the onboarding service is put together; the only place that constructs."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from services.onboarding.api import PATHS, routes
+from services.onboarding.catalog import Catalog
+from services.onboarding.engine import Engine
+from services.onboarding.handlers import SUBSCRIPTIONS
+from services.onboarding.intake import Intake
+from services.onboarding.settings import OnboardingSettings
+from services.onboarding.streams import Streams
+from services.onboarding.timers import Timers
+from services.onboarding.watch import Watch
+from shared.http import create_api
+from shared.service import VERSION, Ports, Service, open_kernel
+
+
+@asynccontextmanager
+async def build(settings: OnboardingSettings, ports: Ports) -> AsyncIterator[Service]:
+    """Construct the service on its own database and broker login; close both at the end."""
+    engine = Engine(clock=ports.clock, ids=ports.ids)
+    async with open_kernel("onboarding", settings, ports, SUBSCRIPTIONS, engine=engine) as kernel:
+        watch = Watch(kernel.pool)
+        kernel.consumer.on_commit = watch.wake
+        intake = Intake(kernel, engine, watch, backlog=settings.backlog)
+        catalog = Catalog(kernel.pool, ports.clock)
+        streams = Streams(kernel.pool, watch)
+        api = create_api(
+            "onboarding",
+            routers=[
+                routes(kernel.pool, intake=intake, catalog=catalog, watch=watch, streams=streams, clock=ports.clock)
+            ],
+            admin_key=settings.admin_key,
+            checks={**kernel.checks, "catalog": catalog.check},
+            version=VERSION,
+        )
+        yield Service(
+            "onboarding",
+            PATHS,
+            api,
+            kernel,
+            background=[intake.run, watch.run, Timers(kernel, engine, watch).run],
+            shutdown_seconds=settings.shutdown_seconds,
+        )

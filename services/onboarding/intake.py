@@ -1,0 +1,289 @@
+"""Accepting onboardings: many requests in one transaction, and no answer before it is on disk."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import asyncpg
+import structlog
+
+from services.onboarding import queries
+from services.onboarding.definition import Definition
+from services.onboarding.engine import Engine, Stored, history_rows, step_row, workflow_row
+from services.onboarding.onboard import ONBOARD
+from services.onboarding.presentation import presented
+from services.onboarding.saga import Advanced, Started, planned
+from services.onboarding.watch import Watch
+from shared.failpoints import failpoint
+from shared.http import FieldError, Problem
+from shared.messaging import outbox
+from shared.messaging.event import Outgoing
+from shared.postgres import CONTENTION, Connection, transaction
+from shared.service import Kernel
+from shared.text import name_key
+
+log = structlog.get_logger(__name__)
+
+_BATCH = 200
+_ATTEMPTS = 5
+_RETRY_AFTER_SECONDS = "2"
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The answer to an accepted request.
+
+    Attributes:
+        workflow: as the public contract shows it.
+        replayed: whether it is the first answer, given again.
+    """
+
+    workflow: Mapping[str, Any]
+    replayed: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Application:
+    """A checked request that waits to be accepted.
+
+    Attributes:
+        request: JSON.
+        principal: who asks; idempotency keys are theirs.
+        key: the idempotency key, if one was given.
+        fingerprint: of the request as it was sent.
+        answer: what becomes of it.
+    """
+
+    request: Mapping[str, Any]
+    principal: str
+    key: str | None
+    fingerprint: bytes
+    answer: "asyncio.Future[Accepted]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    @property
+    def idempotency(self) -> tuple[str, str] | None:
+        """The idempotency key in the scope of its principal."""
+        return (self.principal, self.key) if self.key is not None else None
+
+    def settle(self, outcome: Accepted | Exception) -> None:
+        """Answer, unless whoever asked has gone away."""
+        if self.answer.done():
+            return
+        if isinstance(outcome, Accepted):
+            self.answer.set_result(outcome)
+        else:
+            self.answer.set_exception(outcome)
+
+
+@dataclass(frozen=True)
+class _Started:
+    application: Application
+    stored: Stored
+    advanced: Advanced
+    outgoing: Sequence[Outgoing]
+    answer: Mapping[str, Any]
+
+
+class _OvertakenError(Exception):
+    """Another process used one of the idempotency keys a moment ago; look again."""
+
+
+class Intake:
+    """Accepts onboardings in groups.
+
+    Args:
+        backlog: how many may wait.
+        definition: what an accepted onboarding runs.
+    """
+
+    def __init__(
+        self, kernel: Kernel, engine: Engine, watch: Watch, *, backlog: int, definition: Definition = ONBOARD
+    ) -> None:
+        self._kernel = kernel
+        self._engine = engine
+        self._watch = watch
+        self._definition = definition
+        self._waiting: asyncio.Queue[Application] = asyncio.Queue(backlog)
+
+    async def submit(self, application: Application) -> Accepted:
+        """Wait until the request is accepted, durably, or refused.
+
+        Raises:
+            Problem: 409 where the customer's name is taken, 422 where the idempotency key was used for another request,
+                503 where too many wait.
+        """
+        try:
+            self._waiting.put_nowait(application)
+        except asyncio.QueueFull:
+            raise Problem(
+                503,
+                code="overloaded",
+                detail="Too many onboardings wait to be accepted. Try again shortly.",
+                retryable=True,
+                headers={"Retry-After": _RETRY_AFTER_SECONDS},
+            ) from None
+        return await application.answer
+
+    async def run(self) -> None:
+        """Accept what waits, for ever, one group after the other."""
+        while True:
+            group = [await self._waiting.get()]
+            while len(group) < _BATCH and not self._waiting.empty():
+                group.append(self._waiting.get_nowait())
+            await self._accept(group)
+
+    async def _accept(self, group: Sequence[Application]) -> None:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                await self._accept_together(group)
+            except (_OvertakenError, *CONTENTION):
+                if attempt == _ATTEMPTS:
+                    self._settle_all(group, TimeoutError("the database is too busy"))
+            except Exception as error:  # noqa: BLE001 - each waiting client gets it, as its own problem document
+                self._settle_all(group, error)
+                return
+            else:
+                return
+
+    def _settle_all(self, group: Sequence[Application], error: Exception) -> None:
+        log.warning("onboardings not accepted", action="intake_failed", count=len(group), error=repr(error))
+        for application in group:
+            application.settle(error)
+
+    async def _accept_together(self, group: Sequence[Application]) -> None:
+        async with transaction(self._kernel.pool) as connection:
+            settled = await self._answered_before(connection, group)
+            candidates, repeated = _first_of_each_key([each for each in group if each not in settled])
+            begun = [self._begin(application) for application in candidates]
+            started, refused = await _claim(connection, begun)
+            await self._store(connection, started)
+        await failpoint("before_202")
+        self._watch.wake()
+        settled |= refused | {each.application: Accepted(each.answer) for each in started}
+        for application, outcome in settled.items():
+            application.settle(outcome)
+        await self._kernel.relay.send([message for each in started for message in each.outgoing])
+        if repeated:
+            await self._accept(repeated)
+
+    async def _answered_before(
+        self, connection: Connection, group: Sequence[Application]
+    ) -> dict[Application, Accepted | Exception]:
+        keys = [each.idempotency for each in group if each.idempotency is not None]
+        if not keys:
+            return {}
+        rows = await queries.first_answers(connection, keys)
+        found = {(row["principal"], row["key"]): row for row in rows}
+        return {
+            each: _replay(each, found[each.idempotency])
+            for each in group
+            if each.idempotency is not None and each.idempotency in found
+        }
+
+    def _begin(self, application: Application) -> _Started:
+        workflow_id, tenant_id = self._kernel.ports.ids.new(), str(self._kernel.ports.ids.new())
+        workflow = planned(workflow_id, self._definition.kind, tenant_id, self._definition.plan)
+        stored = Stored(workflow, self._definition.version, application.request)
+        advanced, outgoing = self._engine.first(stored, Started())
+        begun = replace(stored, workflow=advanced.workflow)
+        return _Started(application, begun, advanced, outgoing, presented(begun))
+
+    async def _store(self, connection: Connection, started: Sequence[_Started]) -> None:
+        if not started:
+            return
+        answers = [_answer_row(each) for each in started if each.application.key is not None]
+        if answers and await queries.keep_answers(connection, answers) < len(answers):
+            raise _OvertakenError
+        workflows = [each.advanced.workflow for each in started]
+        await queries.insert_workflows(connection, [_new_row(each) for each in started])
+        await queries.insert_steps(
+            connection, [step_row(each.id, name, step) for each in workflows for name, step in each.steps.items()]
+        )
+        await queries.append_history(
+            connection,
+            [row for each in started for row in history_rows(each.advanced.workflow, each.advanced.history)],
+        )
+        outgoing = [message for each in started for message in each.outgoing]
+        await outbox.insert(connection, outgoing, now=self._kernel.ports.clock.now())
+
+
+def _first_of_each_key(group: Sequence[Application]) -> tuple[list[Application], list[Application]]:
+    """Split off requests whose idempotency key is already used earlier in the same group."""
+    seen: set[tuple[str, str]] = set()
+    first: list[Application] = []
+    repeated: list[Application] = []
+    for application in group:
+        if application.idempotency in seen:
+            repeated.append(application)
+            continue
+        first.append(application)
+        if application.idempotency is not None:
+            seen.add(application.idempotency)
+    return first, repeated
+
+
+async def _claim(
+    connection: Connection, begun: Sequence[_Started]
+) -> tuple[list[_Started], dict[Application, Accepted | Exception]]:
+    if not begun:
+        return [], {}
+    claims = [
+        {
+            "name_key": name_key(each.application.request["customerName"]),
+            "tenant_id": each.stored.workflow.tenant_id,
+            "workflow_id": each.stored.workflow.id,
+        }
+        for each in begun
+    ]
+    won = await queries.claim_names(connection, claims)
+    lost = [each for each in begun if each.stored.workflow.tenant_id not in won]
+    if not lost:
+        return list(begun), {}
+    keys = [name_key(each.application.request["customerName"]) for each in lost]
+    holders = await queries.name_holders(connection, keys)
+    refused: dict[Application, Accepted | Exception] = {
+        each.application: _taken(holders.get(key)) for each, key in zip(lost, keys, strict=True)
+    }
+    return [each for each in begun if each.stored.workflow.tenant_id in won], refused
+
+
+def _taken(holder: asyncpg.Record | None) -> Problem:
+    if holder is None:
+        detail = "The customer's name was taken a moment ago."
+    else:
+        detail = f"The customer's name is taken by tenant {holder['tenant_id']} (workflow {holder['workflow_id']})."
+    return Problem(409, code="customer_exists", detail=detail, errors=[FieldError("/customerName", detail)])
+
+
+def _replay(application: Application, row: asyncpg.Record) -> Accepted | Exception:
+    if row["fingerprint"] == application.fingerprint:
+        return Accepted(row["answer"], replayed=True)
+    detail = "This Idempotency-Key was used for another request."
+    return Problem(
+        422, code="idempotency_key_reused", detail=detail, errors=[FieldError("header/Idempotency-Key", detail)]
+    )
+
+
+def _answer_row(started: _Started) -> dict[str, Any]:
+    return {
+        "principal": started.application.principal,
+        "key": started.application.key,
+        "fingerprint": started.application.fingerprint.hex(),
+        "workflow_id": started.stored.workflow.id,
+        "answer": started.answer,
+        "created_at": started.advanced.workflow.updated_at,
+    }
+
+
+def _new_row(started: _Started) -> dict[str, Any]:
+    workflow, customer_name = started.advanced.workflow, started.application.request["customerName"]
+    return workflow_row(workflow) | {
+        "kind": workflow.kind,
+        "version": started.stored.version,
+        "tenant_id": workflow.tenant_id,
+        "customer_name": customer_name,
+        "name_key": name_key(customer_name),
+        "plan": [asdict(step) for step in workflow.plan],
+        "request": started.application.request,
+    }

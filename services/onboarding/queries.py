@@ -1,0 +1,267 @@
+"""Every SQL statement of the onboarding service."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from shared.postgres import Connection
+
+Rows = list[asyncpg.Record]
+
+
+async def keep_catalog(connection: Connection, *, revision: int, content: Mapping[str, Any]) -> None:
+    """Store the catalog unless a newer one is known."""
+    await connection.execute(
+        """
+        INSERT INTO catalog (revision, content) VALUES ($1, $2)
+        ON CONFLICT (only_one) DO UPDATE SET revision = excluded.revision, content = excluded.content
+        WHERE catalog.revision < excluded.revision
+        """,
+        revision,
+        content,
+    )
+
+
+async def catalog(connection: Connection) -> Mapping[str, Any] | None:
+    """Return the catalog as it was last told."""
+    content: Mapping[str, Any] | None = await connection.fetchval("SELECT content FROM catalog")
+    return content
+
+
+async def first_answers(connection: Connection, keys: Sequence[tuple[str, str]]) -> Rows:
+    """Return what was answered to (principal, idempotency key) before."""
+    return await connection.fetch(
+        """
+        SELECT principal, key, fingerprint, answer
+        FROM idempotency JOIN unnest($1::text[], $2::text[]) AS asked (principal, key) USING (principal, key)
+        """,
+        [principal for principal, _ in keys],
+        [key for _, key in keys],
+    )
+
+
+async def keep_answers(connection: Connection, answers: Sequence[Mapping[str, Any]]) -> int:
+    """Store first answers; return how many were stored, fewer than given if another process was faster."""
+    rows = await connection.fetch(
+        """
+        INSERT INTO idempotency (principal, key, fingerprint, workflow_id, answer, created_at)
+        SELECT principal, key, decode(fingerprint, 'hex'), workflow_id, answer, created_at
+        FROM jsonb_to_recordset($1) AS new (
+            principal text, key text, fingerprint text, workflow_id uuid, answer jsonb, created_at timestamptz)
+        ORDER BY principal, key
+        ON CONFLICT DO NOTHING
+        RETURNING 1
+        """,
+        answers,
+    )
+    return len(rows)
+
+
+async def claim_names(connection: Connection, claims: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Take customers' names for new tenants; return the tenants that got theirs. Of two claims the first one wins."""
+    rows = await connection.fetch(
+        """
+        INSERT INTO customer (name_key, tenant_id, workflow_id)
+        SELECT DISTINCT ON (name_key) name_key, tenant_id, workflow_id
+        FROM ROWS FROM (jsonb_to_recordset($1) AS (name_key text, tenant_id text, workflow_id uuid))
+            WITH ORDINALITY AS new (name_key, tenant_id, workflow_id, place)
+        ORDER BY name_key, place
+        ON CONFLICT DO NOTHING
+        RETURNING tenant_id
+        """,
+        claims,
+    )
+    return {row["tenant_id"] for row in rows}
+
+
+async def name_holders(connection: Connection, name_keys: Sequence[str]) -> dict[str, asyncpg.Record]:
+    """Return which tenant and workflow hold each name."""
+    rows = await connection.fetch(
+        "SELECT name_key, tenant_id, workflow_id FROM customer WHERE name_key = ANY($1::text[])", name_keys
+    )
+    return {row["name_key"]: row for row in rows}
+
+
+async def free_names(connection: Connection, workflow_ids: Sequence[UUID]) -> None:
+    """Give back the names that undone workflows had taken."""
+    await connection.execute("DELETE FROM customer WHERE workflow_id = ANY($1::uuid[])", workflow_ids)
+
+
+async def insert_workflows(connection: Connection, workflows: Sequence[Mapping[str, Any]]) -> None:
+    """Store new workflows."""
+    await connection.execute(
+        """
+        INSERT INTO workflow (
+            id, kind, version, tenant_id, customer_name, name_key, status, plan, request, seq, created_at, updated_at)
+        SELECT id, kind, version, tenant_id, customer_name, name_key, status, plan, request, seq, updated_at, updated_at
+        FROM jsonb_to_recordset($1) AS new (
+            id uuid, kind text, version integer, tenant_id text, customer_name text, name_key text, status text,
+            plan jsonb, request jsonb, seq bigint, updated_at timestamptz)
+        """,
+        workflows,
+    )
+
+
+async def insert_steps(connection: Connection, steps: Sequence[Mapping[str, Any]]) -> None:
+    """Store the steps of new workflows."""
+    await connection.execute(
+        """
+        INSERT INTO step (
+            workflow_id, name, status, attempts, undo_attempts, may_have_effect, ask_id, due_at, due, started_at)
+        SELECT workflow_id, name, status, attempts, undo_attempts, may_have_effect, ask_id, due_at, due, started_at
+        FROM jsonb_to_recordset($1) AS new (
+            workflow_id uuid, name text, status text, attempts integer, undo_attempts integer,
+            may_have_effect boolean, ask_id uuid, due_at timestamptz, due text, started_at timestamptz)
+        """,
+        steps,
+    )
+
+
+async def lock_workflows(connection: Connection, ids: Sequence[UUID]) -> Rows:
+    """Lock workflows against every other change, always in the order of their ids, and return them."""
+    return await connection.fetch(
+        "SELECT * FROM workflow WHERE id = ANY($1::uuid[]) ORDER BY id FOR UPDATE", sorted(set(ids))
+    )
+
+
+async def lock_due_workflows(connection: Connection, *, now: datetime, limit: int) -> Rows:
+    """Lock workflows that have a step whose timer has gone off, leaving out those that another replica works on."""
+    return await connection.fetch(
+        """
+        SELECT * FROM workflow
+        WHERE id IN (SELECT workflow_id FROM step WHERE due_at <= $1 ORDER BY due_at LIMIT $2)
+        ORDER BY id
+        FOR UPDATE SKIP LOCKED
+        """,
+        now,
+        limit,
+    )
+
+
+async def steps_of(connection: Connection, workflow_ids: Sequence[UUID]) -> Rows:
+    """Return the steps of workflows."""
+    return await connection.fetch("SELECT * FROM step WHERE workflow_id = ANY($1::uuid[])", workflow_ids)
+
+
+async def save_workflows(connection: Connection, workflows: Sequence[Mapping[str, Any]]) -> None:
+    """Store where locked workflows stand now."""
+    await connection.execute(
+        """
+        UPDATE workflow SET
+            status = new.status, failure = new.failure, seq = new.seq,
+            updated_at = new.updated_at, finished_at = new.finished_at
+        FROM jsonb_to_recordset($1) AS new (
+            id uuid, status text, failure jsonb, seq bigint, updated_at timestamptz, finished_at timestamptz)
+        WHERE workflow.id = new.id
+        """,
+        workflows,
+    )
+
+
+async def save_steps(connection: Connection, steps: Sequence[Mapping[str, Any]]) -> None:
+    """Store where steps of locked workflows stand now."""
+    await connection.execute(
+        """
+        UPDATE step SET
+            status = new.status, attempts = new.attempts, undo_attempts = new.undo_attempts,
+            may_have_effect = new.may_have_effect, ask_id = new.ask_id, due_at = new.due_at, due = new.due,
+            result = new.result, error = new.error, started_at = new.started_at, finished_at = new.finished_at
+        FROM jsonb_to_recordset($1) AS new (
+            workflow_id uuid, name text, status text, attempts integer, undo_attempts integer,
+            may_have_effect boolean, ask_id uuid, due_at timestamptz, due text, result jsonb, error jsonb,
+            started_at timestamptz, finished_at timestamptz)
+        WHERE (step.workflow_id, step.name) = (new.workflow_id, new.name)
+        """,
+        steps,
+    )
+
+
+async def append_history(connection: Connection, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Write down what happened, in the given order."""
+    await connection.execute(
+        """
+        INSERT INTO history (workflow_id, seq, tenant_id, at, kind, step, attempt, message_id, detail)
+        SELECT workflow_id, seq, tenant_id, at, kind, step, attempt, message_id, detail
+        FROM jsonb_to_recordset($1) AS new (
+            workflow_id uuid, seq bigint, tenant_id text, at timestamptz, kind text, step text, attempt integer,
+            message_id uuid, detail jsonb)
+        """,
+        entries,
+    )
+
+
+async def workflow(connection: Connection, workflow_id: UUID) -> asyncpg.Record | None:
+    """Return one workflow."""
+    return await connection.fetchrow("SELECT * FROM workflow WHERE id = $1", workflow_id)
+
+
+async def workflows(
+    connection: Connection,
+    *,
+    limit: int,
+    after: tuple[datetime, UUID] | None,
+    tenant_id: str | None = None,
+    kind: str | None = None,
+    status: str | None = None,
+    name_part: str | None = None,
+) -> Rows:
+    """Return workflows, newest first, that fit every filter that is given."""
+    return await connection.fetch(
+        """
+        SELECT * FROM workflow
+        WHERE ($2::timestamptz IS NULL OR (created_at, id) < ($2, $3))
+          AND ($4::text IS NULL OR tenant_id = $4)
+          AND ($5::text IS NULL OR kind = $5)
+          AND ($6::text IS NULL OR status = $6)
+          AND ($7::text IS NULL OR strpos(name_key, $7) > 0)
+        ORDER BY created_at DESC, id DESC
+        LIMIT $1
+        """,
+        limit,
+        after[0] if after else None,
+        after[1] if after else None,
+        tenant_id,
+        kind,
+        status,
+        name_part,
+    )
+
+
+async def history(connection: Connection, workflow_id: UUID, *, after: int, limit: int) -> Rows:
+    """Return what happened to a workflow after a sequence number."""
+    return await connection.fetch(
+        "SELECT * FROM history WHERE workflow_id = $1 AND seq > $2 ORDER BY seq LIMIT $3", workflow_id, after, limit
+    )
+
+
+async def history_of_tenant(connection: Connection, tenant_id: str, *, after: int, limit: int) -> Rows:
+    """Return what happened to a tenant's workflows after a position."""
+    return await connection.fetch(
+        "SELECT * FROM history WHERE tenant_id = $1 AND position > $2 ORDER BY position LIMIT $3",
+        tenant_id,
+        after,
+        limit,
+    )
+
+
+async def progress(connection: Connection, workflow_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """Return how far each workflow's history goes."""
+    rows = await connection.fetch("SELECT id, seq FROM workflow WHERE id = ANY($1::uuid[])", workflow_ids)
+    return {row["id"]: row["seq"] for row in rows}
+
+
+async def progress_of_tenants(connection: Connection, tenant_ids: Sequence[str]) -> dict[str, int]:
+    """Return the position of the last thing that happened to each tenant."""
+    rows = await connection.fetch(
+        """
+        SELECT tenant_id, (
+            SELECT position FROM history WHERE history.tenant_id = asked.tenant_id ORDER BY position DESC LIMIT 1
+        ) AS position
+        FROM unnest($1::text[]) AS asked (tenant_id)
+        """,
+        tenant_ids,
+    )
+    return {row["tenant_id"]: row["position"] or 0 for row in rows}

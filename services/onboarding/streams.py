@@ -1,0 +1,76 @@
+"""Server-sent events out of the history: whoever reconnects, to whichever replica, goes on where it stopped."""
+
+from collections.abc import AsyncIterator, Sequence
+from uuid import UUID
+
+import asyncpg
+import orjson
+
+from services.onboarding import queries
+from services.onboarding.presentation import HistoryEntry
+from services.onboarding.saga import Status
+from services.onboarding.watch import Watch
+from shared.postgres import Pool
+
+HEARTBEAT_SECONDS = 15.0
+"""A comment is sent when nothing has happened for so long, so that proxies keep the stream open."""
+
+_PAGE = 100
+_FINAL = {status.value for status in Status if status.is_final}
+_HELLO = b"retry: 2000\n\n"
+_HEARTBEAT = b": alive\n\n"
+
+
+class Streams:
+    """Follows workflows and tenants for as long as the client listens."""
+
+    def __init__(self, pool: Pool, watch: Watch) -> None:
+        self._pool = pool
+        self._watch = watch
+
+    async def workflow(self, workflow_id: UUID, *, after: int) -> AsyncIterator[bytes]:
+        """Yield the workflow's history from ``after`` on; end with its final status."""
+        yield _HELLO
+        while True:
+            rows = await self._workflow_page(workflow_id, after)
+            for row in rows:
+                yield _event(row, row["seq"])
+            if rows and rows[-1]["kind"] in _FINAL:
+                return
+            if rows:
+                after = rows[-1]["seq"]
+            elif await self._is_over(workflow_id):
+                return
+            else:
+                await self._watch.workflow(workflow_id, seen=after, within=HEARTBEAT_SECONDS)
+                yield _HEARTBEAT
+
+    async def tenant(self, tenant_id: str, *, after: int) -> AsyncIterator[bytes]:
+        """Yield what happens to the tenant's workflows from position ``after`` on, without end."""
+        yield _HELLO
+        while True:
+            rows = await self._tenant_page(tenant_id, after)
+            for row in rows:
+                yield _event(row, row["position"])
+                after = row["position"]
+            if not rows:
+                await self._watch.tenant(tenant_id, seen=after, within=HEARTBEAT_SECONDS)
+                yield _HEARTBEAT
+
+    async def _workflow_page(self, workflow_id: UUID, after: int) -> Sequence[asyncpg.Record]:
+        async with self._pool.acquire(timeout=5.0) as connection:
+            return await queries.history(connection, workflow_id, after=after, limit=_PAGE)
+
+    async def _tenant_page(self, tenant_id: str, after: int) -> Sequence[asyncpg.Record]:
+        async with self._pool.acquire(timeout=5.0) as connection:
+            return await queries.history_of_tenant(connection, tenant_id, after=after, limit=_PAGE)
+
+    async def _is_over(self, workflow_id: UUID) -> bool:
+        async with self._pool.acquire(timeout=5.0) as connection:
+            row = await queries.workflow(connection, workflow_id)
+        return row is None or Status(row["status"]).is_final
+
+
+def _event(row: asyncpg.Record, number: int) -> bytes:
+    data = HistoryEntry.of(row).model_dump(mode="json", by_alias=True)
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (number, row["kind"].encode(), orjson.dumps(data))

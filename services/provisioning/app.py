@@ -1,0 +1,43 @@
+"""How the provisioning service is put together; the only place that constructs."""
+
+import functools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from services.provisioning.api import PATHS, routes
+from services.provisioning.drivers.postgres_pool import PostgresPool, install
+from services.provisioning.drivers.sweeping import sweep_expired_logins
+from services.provisioning.handlers import SUBSCRIPTIONS
+from services.provisioning.settings import ProvisioningSettings
+from shared.http import create_api
+from shared.postgres import open_pool
+from shared.service import VERSION, Ports, Service, open_kernel
+
+_APPLICATION_POOL = 4
+
+
+@asynccontextmanager
+async def build(settings: ProvisioningSettings, ports: Ports) -> AsyncIterator[Service]:
+    """Construct the service on its own database and broker login; close both at the end."""
+    application_url = settings.application_database_url.get_secret_value()
+    await install(application_url)
+    async with await open_pool(application_url, size=_APPLICATION_POOL, name="tenure pool driver") as application:
+        driver = PostgresPool(application, url=application_url, clock=ports.clock)
+        async with open_kernel(
+            "provisioning", settings, ports, SUBSCRIPTIONS, driver=driver, regions=settings.regions
+        ) as kernel:
+            api = create_api(
+                "provisioning",
+                routers=[routes(kernel.pool, driver=driver)],
+                admin_key=settings.admin_key,
+                checks=kernel.checks,
+                version=VERSION,
+            )
+            yield Service(
+                "provisioning",
+                PATHS,
+                api,
+                kernel,
+                background=[functools.partial(sweep_expired_logins, driver, ports.clock)],
+                shutdown_seconds=settings.shutdown_seconds,
+            )
