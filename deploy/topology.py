@@ -29,7 +29,7 @@ DEPLOY = "deploy"
 """The login that declares everything and reads or writes no message of a service."""
 
 WATCHER = "watcher"
-"""The login for subscribers outside: it may make queues ``sub.*`` and bind them to the status exchange, nothing else."""
+"""The login for subscribers outside: it may make queues ``sub.*``, bind them to the status exchange, and read them."""
 
 _STATUS_SPEAKER = "onboarding"
 _NOTHING = "^$"

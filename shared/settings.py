@@ -1,7 +1,7 @@
 """What every service is told from outside: environment variables, read once at the start."""
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import AliasChoices, AliasPath, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -54,7 +54,8 @@ class ServiceSettings(BaseSettings):
             for name, field in cls.model_fields.items()
             for variable in _variables(name, field.validation_alias, prefix)
         }
-        return cls(**{aliases[variable]: value for variable, value in environment.items() if variable in aliases})
+        told: dict[str, Any] = {aliases[name]: value for name, value in environment.items() if name in aliases}
+        return cls(**told)
 
     @model_validator(mode="after")
     def _some_broker(self) -> Self:

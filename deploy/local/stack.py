@@ -90,7 +90,7 @@ async def _broker(
         await declare(given, manifest())
         say(f"RabbitMQ    given{_took(started)}")
         return None, dict.fromkeys([*SERVICES, WATCHER], given)
-    passwords = secrets.broker | {DEPLOY: secrets.broker_deploy, WATCHER: secrets.broker_watcher}
+    passwords = {**secrets.broker, DEPLOY: secrets.broker_deploy, WATCHER: secrets.broker_watcher}
     path = folder / "definitions.json"
     path.write_text(json.dumps(definitions(manifest(), passwords), indent=1), encoding="utf-8")
     path.chmod(0o600)
