@@ -17,6 +17,7 @@ from deploy.local.postgres import PostgresServer
 from deploy.local.rabbitmq import BrokerServer
 from deploy.local.secrets import Secrets, load_or_create
 from deploy.manifest import manifest
+from deploy.operator import keep_logins
 from deploy.topology import DEPLOY, WATCHER, declare, definitions
 from shared.contracts import SERVICES
 from shared.postgres import migrate, service_migrations
@@ -43,6 +44,11 @@ class Stack:
     broker: BrokerServer | None
     watcher_url: str
 
+    @property
+    def audited(self) -> Mapping[str, str]:
+        """The logins with which an audit reads every database."""
+        return {name: urls.owner if name == APPLICATION else urls.app for name, urls in self.databases.items()}
+
 
 @asynccontextmanager
 async def running_stack(folder: Path, *, say: Say, durable: bool = True) -> AsyncIterator[Stack]:
@@ -61,6 +67,7 @@ async def running_stack(folder: Path, *, say: Say, durable: bool = True) -> Asyn
         postgres, urls = databases.result()
         node, amqp_urls = broker.result()
         environment = {service: _environment(service, urls, amqp_urls, secrets.admin_key) for service in SERVICES}
+        keep_logins(folder, _logins(environment, urls))
         yield Stack(environment, urls, secrets.admin_key, postgres, node, amqp_urls[WATCHER])
 
 
@@ -126,6 +133,11 @@ def _environment(
     if service == "provisioning":
         environment["TENURE_APPLICATION_DATABASE_URL"] = urls[APPLICATION].owner
     return environment
+
+
+def _logins(environment: Mapping[str, Mapping[str, str]], urls: Mapping[str, DatabaseUrls]) -> dict[str, str]:
+    logins = {name: value for told in environment.values() for name, value in told.items() if name.endswith("_URL")}
+    return logins | {f"TENURE_{APPLICATION.upper()}_DATABASE_URL": urls[APPLICATION].owner}
 
 
 def _now() -> float:

@@ -136,10 +136,8 @@ CREATE TABLE tenant_product (
     FOREIGN KEY (product, version) REFERENCES product_version
 );
 
--- What this service still holds of a tenant that is not gone. The residue audit asks every service this one question:
--- after an onboarding was undone, or a tenant was archived, no row may carry its tenant_id.
-CREATE VIEW live_record (tenant_id, kind, record_id) AS
-    SELECT tenant_id, 'tenant', tenant_id FROM tenant WHERE state <> 'archived'
+-- Every place where a tenant that is not gone has left something; the residue audit counts these rows.
+CREATE VIEW live_record (tenant_id, place) AS
+    SELECT tenant_id, 'tenant' FROM tenant WHERE state <> 'archived'
     UNION ALL
-    SELECT tenant_product.tenant_id, 'tenant_product', tenant_product.product
-    FROM tenant_product JOIN tenant USING (tenant_id) WHERE tenant.state <> 'archived';
+    SELECT tenant_id, 'tenant_product' FROM tenant_product JOIN tenant USING (tenant_id) WHERE state <> 'archived';

@@ -76,8 +76,8 @@ async def test_everything_of_a_live_tenant_is_a_live_record_and_nothing_of_an_ar
     pool: Pool, connection: Connection
 ) -> None:
     await register(pool, ask("t1", products=[{"name": "notes", "version": "1.0"}]))
-    rows = await connection.fetch("SELECT * FROM live_record ORDER BY kind")
-    assert [tuple(row) for row in rows] == [("t1", "tenant", "t1"), ("t1", "tenant_product", "notes")]
+    rows = await connection.fetch("SELECT * FROM live_record ORDER BY place")
+    assert [tuple(row) for row in rows] == [("t1", "tenant"), ("t1", "tenant_product")]
 
     for state in ("active", "offboarding", "archived"):
         await connection.execute("UPDATE tenant SET state = $1", state)
