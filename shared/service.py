@@ -96,6 +96,7 @@ class Kernel:
             ids=ports.ids,
         )
         self._service = service
+        self._has_partitions = asyncio.Event()
 
     @property
     def checks(self) -> Mapping[str, Check]:
@@ -111,12 +112,18 @@ class Kernel:
         if not self.consumer.is_consuming:
             raise NotReadyError("the work queue is not being consumed")
 
+    async def consume(self) -> None:
+        """Consume until the consumer is stopped, from when today's messages have a partition of the inbox."""
+        await self._has_partitions.wait()
+        await self.consumer.run()
+
     async def keep_partitions(self) -> None:
         """Keep the inbox's daily partitions in order, for ever."""
         while True:
             try:
                 async with transaction(self.pool) as connection:
                     await inbox.keep_partitions(connection, now=self.ports.clock.now())
+                self._has_partitions.set()
             except Exception as error:
                 if not is_unavailable(error):
                     raise
@@ -146,7 +153,7 @@ class Service:
             ExceptionGroup: a part of the service died of a bug; the process should end and be started again.
         """
         structlog.contextvars.bind_contextvars(service=self.name)
-        consuming = asyncio.create_task(self.kernel.consumer.run(), name=f"{self.name} consumer")
+        consuming = asyncio.create_task(self.kernel.consume(), name=f"{self.name} consumer")
         parts = (self.kernel.relay.run, self.kernel.keep_partitions, *self.background)
         running = [asyncio.create_task(part(), name=f"{self.name} background") for part in parts]
         stop = asyncio.create_task(stopping.wait())

@@ -45,7 +45,14 @@ BEGIN
             RAISE EXCEPTION 'not a partition name: %', names[i];
         END IF;
         IF to_regclass(names[i]) IS NULL THEN
-            EXECUTE format('CREATE TABLE %I PARTITION OF inbox FOR VALUES FROM (%L) TO (%L)', names[i], lows[i], highs[i]);
+            -- What came before there was a partition for its day is in the default one, and has to move.
+            LOCK TABLE inbox_default IN ACCESS EXCLUSIVE MODE;
+            EXECUTE format('CREATE TABLE %I (LIKE inbox INCLUDING ALL)', names[i]);
+            EXECUTE format(
+                'WITH moved AS (DELETE FROM inbox_default WHERE message_id >= %L AND message_id < %L RETURNING message_id)
+                 INSERT INTO %I SELECT message_id FROM moved', lows[i], highs[i], names[i]
+            );
+            EXECUTE format('ALTER TABLE inbox ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', names[i], lows[i], highs[i]);
         END IF;
     END LOOP;
     FOR old IN
