@@ -1,7 +1,7 @@
 """Between the pure saga core and the tables: lock, advance, save, and make the messages that follow."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -42,7 +42,22 @@ SERVICE = "onboarding"
 
 
 class UnknownWorkflowError(Exception):
-    """An answer names a workflow or a step that does not exist here."""
+    """An answer is to nothing that was asked: there is no such workflow or step, or the step asks something else."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What another service told about a step of a workflow.
+
+    Attributes:
+        to: routing key of the ask or undo that it answers.
+        happened: what the core makes of it.
+    """
+
+    workflow_id: UUID
+    step: str
+    to: str | None
+    happened: Input
 
 
 @dataclass(frozen=True)
@@ -68,14 +83,17 @@ class Engine:
         self._clock = clock
         self._ids = ids
 
-    async def take(self, connection: Connection, inputs: Sequence[tuple[UUID, Input]]) -> list[Outgoing]:
-        """Take inputs into account, in order, under lock.
+    async def take(self, connection: Connection, answers: Sequence[Answer]) -> list[Outgoing]:
+        """Take answers into account, in order, under lock.
 
         Raises:
-            UnknownWorkflowError: one is for a workflow or step that does not exist.
+            UnknownWorkflowError: one is for a workflow or step that does not exist, or that asked something else.
         """
-        rows = await queries.lock_workflows(connection, [workflow_id for workflow_id, _ in inputs])
-        return await self._run(connection, await load(connection, rows), inputs)
+        rows = await queries.lock_workflows(connection, [answer.workflow_id for answer in answers])
+        stored = await load(connection, rows)
+        for answer in answers:
+            _refuse_unknown(stored, answer)
+        return await self._run(connection, stored, [(answer.workflow_id, answer.happened) for answer in answers])
 
     async def take_due(self, connection: Connection, *, limit: int) -> tuple[int, list[Outgoing]]:
         """Let timers that have gone off take effect; return of how many workflows, and what follows."""
@@ -101,7 +119,6 @@ class Engine:
         entries: list[dict[str, Any]] = []
         outgoing: list[Outgoing] = []
         for workflow_id, happened in inputs:
-            _refuse_unknown(stored, workflow_id, happened)
             advanced, messages = self.first(stored[workflow_id], happened)
             stored[workflow_id] = replace(stored[workflow_id], workflow=advanced.workflow)
             entries += history_rows(advanced.workflow, advanced.history)
@@ -149,12 +166,14 @@ def _told(workflow: Workflow, notice: Notice, now: datetime) -> Message:
     )
 
 
-def _refuse_unknown(stored: Mapping[UUID, Stored], workflow_id: UUID, happened: Input) -> None:
-    if workflow_id not in stored:
-        raise UnknownWorkflowError(f"there is no workflow {workflow_id}")
-    step = getattr(happened, "step", None)
-    if step is not None and step not in stored[workflow_id].workflow.steps:
-        raise UnknownWorkflowError(f"workflow {workflow_id} has no step {step}")
+def _refuse_unknown(stored: Mapping[UUID, Stored], answer: Answer) -> None:
+    if answer.workflow_id not in stored:
+        raise UnknownWorkflowError(f"there is no workflow {answer.workflow_id}")
+    plan = {step.name: step for step in stored[answer.workflow_id].workflow.plan}
+    if answer.step not in plan:
+        raise UnknownWorkflowError(f"workflow {answer.workflow_id} has no step {answer.step}")
+    if answer.to not in {plan[answer.step].ask, plan[answer.step].undo}:
+        raise UnknownWorkflowError(f"{answer.step} is not answered by what answers {answer.to}")
 
 
 async def _save(
@@ -183,7 +202,7 @@ def workflow_row(workflow: Workflow) -> dict[str, Any]:
     return {
         "id": workflow.id,
         "status": workflow.status,
-        "failure": asdict(workflow.failure) if workflow.failure else None,
+        "failure": workflow.failure,
         "seq": workflow.seq,
         "updated_at": workflow.updated_at,
         "finished_at": workflow.finished_at,
@@ -192,12 +211,17 @@ def workflow_row(workflow: Workflow) -> dict[str, Any]:
 
 def step_row(workflow_id: UUID, name: str, step: Step) -> dict[str, Any]:
     """Return the columns of a step."""
-    return {"workflow_id": workflow_id, "name": name, **asdict(step)}
+    return {"workflow_id": workflow_id, "name": name, **_columns(step)}
 
 
 def history_rows(workflow: Workflow, entries: Sequence[Entry]) -> list[dict[str, Any]]:
     """Return the columns of history entries."""
-    return [{"workflow_id": workflow.id, "tenant_id": workflow.tenant_id, **asdict(entry)} for entry in entries]
+    return [{"workflow_id": workflow.id, "tenant_id": workflow.tenant_id, **_columns(entry)} for entry in entries]
+
+
+def _columns(instance: Step | Entry) -> dict[str, Any]:
+    """Name what an instance holds; what is nested stays as it is, because copying it would cost more than the SQL."""
+    return {name: getattr(instance, name) for name in instance.__slots__}
 
 
 async def load(connection: Connection, rows: Sequence[asyncpg.Record]) -> dict[UUID, Stored]:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import asyncpg
@@ -19,7 +19,7 @@ from shared.failpoints import failpoint
 from shared.http import FieldError, Problem
 from shared.messaging import outbox
 from shared.messaging.event import Outgoing
-from shared.postgres import CONTENTION, Connection, transaction
+from shared.postgres import CONTENTION, Connection, is_unavailable, transaction
 from shared.service import Kernel
 from shared.text import name_key
 
@@ -141,10 +141,19 @@ class Intake:
                 if attempt == _ATTEMPTS:
                     self._settle_all(group, TimeoutError("the database is too busy"))
             except Exception as error:  # noqa: BLE001 - each waiting client gets it, as its own problem document
-                self._settle_all(group, error)
+                await self._fail(group, error)
                 return
             else:
                 return
+
+    async def _fail(self, group: Sequence[Application], error: Exception) -> None:
+        """Tell those who wait, after finding out whose fault it is: one request must not fail the others."""
+        unanswered = [application for application in group if not application.answer.done()]
+        if len(unanswered) < 2 or is_unavailable(error):  # noqa: PLR2004 - one of them alone is at fault
+            self._settle_all(unanswered, error)
+            return
+        for application in unanswered:
+            await self._accept([application])
 
     def _settle_all(self, group: Sequence[Application], error: Exception) -> None:
         log.warning("onboardings not accepted", action="intake_failed", count=len(group), error=repr(error))
@@ -157,6 +166,8 @@ class Intake:
             candidates, repeated = _first_of_each_key([each for each in group if each not in settled])
             begun = [self._begin(application) for application in candidates]
             started, refused = await _claim(connection, begun)
+            # Whoever took a name meanwhile may have been another replica with the very same request.
+            refused |= await self._answered_before(connection, list(refused))
             await self._store(connection, started)
         await failpoint("before_202")
         self._watch.wake()
@@ -284,6 +295,6 @@ def _new_row(started: _Started) -> dict[str, Any]:
         "tenant_id": workflow.tenant_id,
         "customer_name": customer_name,
         "name_key": name_key(customer_name),
-        "plan": [asdict(step) for step in workflow.plan],
+        "plan": workflow.plan,
         "request": started.application.request,
     }

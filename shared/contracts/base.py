@@ -6,6 +6,7 @@ messages only gain optional fields; anything else is a second class with the nex
 """
 
 import re
+from functools import cache
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, StringConstraints
@@ -15,6 +16,7 @@ TenantId = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern
 """A tenant's identity: made first, never changed, the only key that all services share."""
 
 
+@cache
 def _snake(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
