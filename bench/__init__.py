@@ -1,0 +1,1 @@
+"""How fast Tenure is, always beside the bare floor of the same messages and commits."""

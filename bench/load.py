@@ -1,0 +1,83 @@
+"""A load of onboardings over HTTP: plain sockets, so that the client takes as little of the machine as it can."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One HTTP answer."""
+
+    status: int
+    body: bytes
+
+
+class Client:
+    """One keep-alive HTTP/1.1 connection that sends one request after the other."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, key: str) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._key = key
+
+    @classmethod
+    async def connect(cls, port: int, key: str) -> "Client":
+        """Connect to a service on this machine, as the administrator."""
+        return cls(*await asyncio.open_connection("127.0.0.1", port), key)
+
+    async def request(self, method: str, path: str, body: object = None) -> Answer:
+        """Send one request and read its answer."""
+        content = b"" if body is None else json.dumps(body).encode()
+        head = (
+            f"{method} {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {self._key}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+        )
+        self._writer.write(head.encode() + content)
+        answer = (await self._reader.readuntil(b"\r\n\r\n")).lower()
+        length = int(answer.partition(b"content-length:")[2].split(b"\r\n")[0])
+        return Answer(int(answer.split(b" ", 2)[1]), await self._reader.readexactly(length))
+
+    def close(self) -> None:
+        """Hang up."""
+        self._writer.close()
+
+
+async def onboard_many(port: int, key: str, *, count: int, connections: int, run: str) -> list[str]:
+    """POST onboardings over some connections at once; return the ids of the workflows.
+
+    Args:
+        run: makes the customers' names of this run different from those of another.
+
+    Raises:
+        RuntimeError: one was not accepted.
+    """
+    numbers = iter(range(count))
+    clients = [await Client.connect(port, key) for _ in range(connections)]
+    try:
+        accepted = await asyncio.gather(*(_onboard_each(client, numbers, run) for client in clients))
+    finally:
+        for client in clients:
+            client.close()
+    return [each for some in accepted for each in some]
+
+
+async def _onboard_each(client: Client, numbers: Iterator[int], run: str) -> list[str]:
+    accepted = []
+    for number in numbers:
+        answer = await client.request("POST", "/v1/onboardings", request(run, number))
+        if answer.status != 202:  # noqa: PLR2004 - Accepted
+            raise RuntimeError(f"not accepted: {answer.status} {answer.body.decode()}")
+        accepted.append(json.loads(answer.body)["id"])
+    return accepted
+
+
+def request(run: str, number: int) -> dict[str, object]:
+    """Return an onboarding as people send it."""
+    return {
+        "customerName": f"Customer {run} {number}",
+        "adminEmails": [f"owner-{run}-{number}@example.com"],
+        "tier": ("free", "standard", "premium")[number % 3],
+        "products": [{"name": "notes", "version": "2.0"}],
+    }

@@ -1,0 +1,28 @@
+"""Every page that the code writes, so that none of them can say what the code does not do."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from types import MappingProxyType
+
+from deploy.manifest import manifest
+from docs.generators.asyncapi import asyncapi_document
+from docs.generators.messages import messages_page
+from docs.generators.onboarding import onboarding_page
+from docs.generators.openapi import openapi_document
+from shared.contracts import SERVICES
+
+
+def _manifest() -> str:
+    return manifest().dump()
+
+
+PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(
+    {
+        "shared/messaging/manifest.json": _manifest,
+        "docs/messages.md": messages_page,
+        "docs/onboarding.md": onboarding_page,
+        "docs/asyncapi.yaml": asyncapi_document,
+        **{f"docs/openapi/{service}.json": partial(openapi_document, service) for service in SERVICES},
+    }
+)
+"""Path from the root of the repository to what writes the text of that page."""
