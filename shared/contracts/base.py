@@ -53,7 +53,7 @@ class Message(Part):
 
 
 class Ask(Message):
-    """A request to the owner. It is answered with exactly one fact, however often it is delivered.
+    """A request to the owner. One fact answers it, the same however often it is delivered, and none after its undo.
 
     Attributes:
         undoes: the ask whose effect this one takes back; None for an ask that does something.

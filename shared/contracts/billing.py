@@ -7,8 +7,10 @@ class OpenAccount(Ask):
     """Open a billing account on a plan. Nothing is charged before the tenant is activated.
 
     Attributes:
+        customer_name: whom invoices are made out to.
         plan: the name of a plan in billing's catalog.
         currency: ISO 4217, or None for the plan's own.
+        billing_address: where invoices go, as the customer writes it.
     """
 
     customer_name: str
@@ -24,7 +26,11 @@ class VoidAccount(Ask):
 
 
 class AccountOpened(Fact):
-    """The account stands on its plan and waits for the activation."""
+    """The account stands on its plan and waits for the activation.
+
+    Attributes:
+        account_id: billing's name for it.
+    """
 
     answers = OpenAccount
 

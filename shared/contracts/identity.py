@@ -4,7 +4,12 @@ from shared.contracts.base import Ask, Fact, Refusal
 
 
 class CreateAdministrators(Ask):
-    """Make each e-mail address an administrator of the tenant and invite it."""
+    """Make each e-mail address an administrator of the tenant and invite it.
+
+    Attributes:
+        customer_name: shown in the invitation.
+        emails: one or more addresses.
+    """
 
     customer_name: str
     emails: tuple[str, ...]

@@ -14,6 +14,14 @@ class WorkflowStatusChanged(Fact):
     """A workflow has another status; ``started`` is the first that is told.
 
     Routing key on ``tenure.status``: ``status.<kind>.<status>.<tenantId>``.
+
+    Attributes:
+        workflow_id: the workflow.
+        kind: what it does: ``onboard``.
+        status: what it has become; ``running`` is told as ``started``.
+        step: the step that has failed, once one has.
+        error: why, as ``<code>: <sentence>``.
+        occurred_at: when, by onboarding's clock.
     """
 
     workflow_id: str
@@ -25,7 +33,19 @@ class WorkflowStatusChanged(Fact):
 
 
 class StepFailed(Fact):
-    """A step has failed for good. Routing key on ``tenure.status``: ``error.<kind>.<step>.<tenantId>``."""
+    """A step has failed for good, and the workflow is undone.
+
+    Routing key on ``tenure.status``: ``error.<kind>.<step>.<tenantId>``.
+
+    Attributes:
+        workflow_id: the workflow.
+        kind: what it does: ``onboard``.
+        status: what the workflow has become by that.
+        step: the step that has failed.
+        attempt: how often it was asked.
+        error: why, as ``<code>: <sentence>``.
+        occurred_at: when, by onboarding's clock.
+    """
 
     workflow_id: str
     kind: str
@@ -37,7 +57,19 @@ class StepFailed(Fact):
 
 
 class StepRetried(Fact):
-    """A step or its undo is tried again. Routing key on ``tenure.status``: ``retry.<kind>.<step>.<tenantId>``."""
+    """A step or its undo is tried again.
+
+    Routing key on ``tenure.status``: ``retry.<kind>.<step>.<tenantId>``.
+
+    Attributes:
+        workflow_id: the workflow.
+        kind: what it does: ``onboard``.
+        status: of the workflow; ``compensating`` says that it is an undo that is tried again.
+        step: the step.
+        attempt: the number of the attempt that comes.
+        error: what was wrong with the one before.
+        occurred_at: when, by onboarding's clock.
+    """
 
     workflow_id: str
     kind: str

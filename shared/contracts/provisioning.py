@@ -10,6 +10,7 @@ class ProvisionEnvironment(Ask):
     Attributes:
         isolation: ``pool``, ``bridge`` or ``silo``.
         region: where, or None for the default region.
+        products: what is installed there.
     """
 
     isolation: str
@@ -27,6 +28,7 @@ class EnvironmentProvisioned(Fact):
     """The environment is ready to be used.
 
     Attributes:
+        environment_id: provisioning's name for it.
         isolation: what was made; a higher tier may get a stronger one than it asked for.
         region: where it was made.
     """

@@ -8,14 +8,32 @@ from shared.contracts.base import Ask, Fact, Part, Refusal
 
 
 class ProductVersion(Part):
-    """One product at one version, as a customer takes it."""
+    """One product at one version, as a customer takes it.
+
+    Attributes:
+        name: of a product in the catalog.
+        version: one of its versions.
+    """
 
     name: str
     version: str
 
 
 class RegisterTenant(Ask):
-    """Record a new tenant under its customer's name, in state ``registered``."""
+    """Record a new tenant under its customer's name, in state ``registered``.
+
+    Attributes:
+        customer_name: as the customer writes it; no two tenants have names that only differ in case or width.
+        tier: a tier of the catalog.
+        products: each product at most once.
+        email: of the tenant as a whole: its first administrator's.
+        phone: as the customer writes it.
+        address: as the customer writes it.
+        region: where the tenant wants to be; provisioning judges it.
+        expiration: the last day of the contract.
+        tags: the operator's labels.
+        attributes: the operator's data.
+    """
 
     customer_name: str
     tier: str
@@ -52,7 +70,7 @@ class TenantRegistered(Fact):
 
 
 class TenantRegistrationRefused(Refusal):
-    """The tenant cannot be recorded; codes ``name_taken``, ``unknown_tier``, ``unknown_product``."""
+    """Nothing was recorded; codes ``name_taken``, ``unknown_tier``, ``unknown_product``, ``duplicate_product``."""
 
     answers = RegisterTenant
 
@@ -92,7 +110,12 @@ class TenantDeactivated(Fact):
 
 
 class CatalogProduct(Part):
-    """A product and its versions that can be taken."""
+    """A product and its versions that can be taken.
+
+    Attributes:
+        name: of the product.
+        versions: the ones that are not retired.
+    """
 
     name: str
     versions: tuple[str, ...]
@@ -104,7 +127,9 @@ class CatalogPublished(Fact):
     Attributes:
         tenant_id: always ``catalog``; the catalog belongs to no tenant.
         revision: grows with every change; a listener keeps the highest it has seen.
+        tiers: the names of the tiers that can be taken.
         default_tier: the tier of a request that names none.
+        products: the products that can be taken.
     """
 
     revision: int
