@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV_VERSION := 0.13.8
 
 .DEFAULT_GOAL := help
-.PHONY: help test check lock
+.PHONY: help demo up test check docs bench audit parking lock
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -19,14 +19,33 @@ $(BIN)/.installed: requirements.lock
 	@VIRTUAL_ENV=.venv $(BIN)/uv pip sync --quiet --require-hashes requirements.lock
 	@touch $@
 
+demo: $(BIN)/.installed ## onboard the tenants of examples/tenants.json and see one of them undone
+	@$(BIN)/python -m deploy.local.demo
+
+up: $(BIN)/.installed ## run Tenure until Ctrl-C; PROCESSES=1 gives each service a process of its own
+	@exec $(BIN)/python -m deploy.local.up $(if $(PROCESSES),--processes)
+
 test: $(BIN)/.installed ## pass all tests, against a real Postgres and a real RabbitMQ
 	@$(BIN)/pytest
 
-check: $(BIN)/.installed ## lint, types and the rules between packages
+check: $(BIN)/.installed ## lint, types, the rules between packages, and whether generated pages are fresh
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy .
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m docs --check
+
+docs: $(BIN)/.installed ## write the generated pages
+	@$(BIN)/python -m docs
+
+bench: $(BIN)/.installed ## onboardings per second beside the bare floor, and memory before full queues; about 8 minutes
+	@$(BIN)/python -u -m bench
+
+audit: $(BIN)/.installed ## compare what all databases hold with how every onboarding ended, while `make up` runs
+	@$(BIN)/python -m deploy.audit
+
+parking: $(BIN)/.installed ## see, replay or discard messages that no service could handle: ARGS="list"
+	@$(BIN)/python -m deploy.parking $(ARGS)
 
 lock: $(BIN)/.installed ## resolve the dependencies again into requirements.lock
 	@VIRTUAL_ENV=.venv $(BIN)/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
