@@ -33,6 +33,7 @@ WATCHER = "watcher"
 
 _STATUS_SPEAKER = "onboarding"
 _NOTHING = "^$"
+_OWN_QUEUES = r"^sub\."
 _WATCHED = rf"^(sub\..*|{re.escape(STATUS_EXCHANGE)})$"
 
 
@@ -49,9 +50,7 @@ def definitions(manifest: Manifest, passwords: Mapping[str, str], *, salt: bytes
         "permissions": [_service_permissions(service) for service in manifest.services]
         + [
             _permissions(DEPLOY, configure=".*", write=_NOTHING, read=_NOTHING),
-            _permissions(
-                WATCHER, configure=r"^sub\.", write=r"^sub\.", read=rf"^(sub\..*|{re.escape(STATUS_EXCHANGE)})$"
-            ),
+            _permissions(WATCHER, configure=_OWN_QUEUES, write=_OWN_QUEUES, read=_WATCHED),
         ],
         "exchanges": exchanges(manifest),
         "queues": queues(manifest),

@@ -58,7 +58,7 @@ class AccountRequest(RequestBody):
 
     def onboarding(self) -> OnboardingRequest:
         """Return the onboarding that creates the account."""
-        return OnboardingRequest(**self.model_dump(exclude={"account_id"}))
+        return OnboardingRequest.model_validate(self.model_dump(mode="json", by_alias=True, exclude={"account_id"}))
 
 
 def checked(request: OnboardingRequest, catalog: Mapping[str, Any], *, today: date) -> dict[str, Any]:

@@ -28,6 +28,7 @@ CREATE TABLE workflow (
 ) WITH (fillfactor = 70);
 
 CREATE INDEX workflow_newest ON workflow (created_at DESC, id DESC);
+CREATE INDEX workflow_of_status ON workflow (status, created_at DESC, id DESC);
 CREATE INDEX workflow_of_tenant ON workflow (tenant_id, created_at DESC);
 
 -- Two workflows never work on one tenant at the same time.
