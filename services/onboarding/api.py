@@ -57,7 +57,13 @@ def _ways_in(pool: Pool, *, intake: Intake, catalog: Catalog, clock: Clock) -> A
     router = APIRouter(tags=["onboarding"])
 
     async def accept(body: OnboardingRequest, sent: bytes, principal: str, key: str | None) -> Accepted:
-        request = checked(body, await catalog.current(), today=clock.now().date())
+        try:
+            request = checked(body, await catalog.current(), today=clock.now().date())
+        except Problem:
+            # What was accepted once is answered as then, also when its tier is retired or its date past by now.
+            if replayed := await intake.replayed(principal, key, sent):
+                return replayed
+            raise
         return await intake.submit(Application(request, principal, key, sent))
 
     @router.post("/v1/onboardings", status_code=202, response_model=WorkflowView)

@@ -84,10 +84,12 @@ def step(
         backoff: seconds before the second attempt, doubled for each further one.
 
     Raises:
-        DefinitionError: ``undo`` undoes nothing.
+        DefinitionError: ``undo`` undoes nothing, or there is no time or no attempt for the ask.
     """
     if undo.undoes is None:
         raise DefinitionError(f"{name}: {undo.__name__} undoes nothing")
+    if timeout <= 0 or attempts < 1 or backoff < 0:
+        raise DefinitionError(f"{name}: {attempts} attempts of {timeout} s, {backoff} s apart, are none")
     return DefinedStep(name, ask, undo.undoes, undo, tuple(after), timeout, attempts, backoff)
 
 
@@ -139,4 +141,4 @@ def _refuse_broken(kind: str, steps: Sequence[DefinedStep]) -> None:
     try:
         TopologicalSorter({each.name: each.after for each in steps}).prepare()
     except CycleError as error:
-        raise DefinitionError(f"{kind}: the steps wait for each other: {error.args[1]}") from error
+        raise DefinitionError(f"{kind}: the steps wait for each other: {', '.join(error.args[1])}") from error

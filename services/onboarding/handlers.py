@@ -1,9 +1,10 @@
 """What onboarding does with what the other services tell."""
 
 from collections.abc import Sequence
+from uuid import UUID
 
 from services.onboarding import queries
-from services.onboarding.engine import Engine
+from services.onboarding.engine import Answer, Engine
 from services.onboarding.saga import Input, Refused, Succeeded, Undone
 from shared.contracts import billing, identity, metrics, onboarding, provisioning, tenant
 from shared.contracts.base import Fact, Refusal
@@ -15,18 +16,23 @@ from shared.postgres import Connection
 
 async def continue_workflows(connection: Connection, events: Sequence[Event], *, engine: Engine) -> Sequence[Outgoing]:
     """Let each answer move its workflow on."""
-    return await engine.take(connection, [(key_of(event)[0], _input(event)) for event in events])
+    return await engine.take(connection, [_answer(event) for event in events])
 
 
-def _input(event: Event) -> Input:
-    step = key_of(event)[1]
+def _answer(event: Event) -> Answer:
+    workflow_id, step = key_of(event)
     fact = event.message
     assert isinstance(fact, Fact)
+    to = fact.answers.routing_key() if fact.answers is not None else None
+    return Answer(workflow_id, step, to, _input(fact, step, event.causation_id))
+
+
+def _input(fact: Fact, step: str, ask_id: UUID | None) -> Input:
     if fact.answers is not None and fact.answers.undoes is not None:
-        return Undone(step, event.causation_id)
+        return Undone(step, ask_id)
     if isinstance(fact, Refusal):
-        return Refused(step, event.causation_id, fact.code, fact.detail, fact.retryable)
-    return Succeeded(step, event.causation_id, fact.model_dump(mode="json"))
+        return Refused(step, ask_id, fact.code, fact.detail, fact.retryable)
+    return Succeeded(step, ask_id, fact.model_dump(mode="json"))
 
 
 async def keep_catalog(connection: Connection, facts: Sequence[tenant.CatalogPublished]) -> Sequence[Fact]:

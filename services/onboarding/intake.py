@@ -125,6 +125,18 @@ class Intake:
             ) from None
         return await application.answer
 
+    async def replayed(self, principal: str, key: str | None, fingerprint: bytes) -> Accepted | None:
+        """Return the first answer to a request that was accepted before, or None.
+
+        Raises:
+            Problem: 422 where the idempotency key was used for another request.
+        """
+        if key is None:
+            return None
+        async with self._kernel.pool.acquire(timeout=5.0) as connection:
+            rows = await queries.first_answers(connection, [(principal, key)])
+        return _replay(rows[0], fingerprint) if rows else None
+
     async def run(self) -> None:
         """Accept what waits, for ever, one group after the other."""
         while True:
@@ -187,7 +199,7 @@ class Intake:
         rows = await queries.first_answers(connection, keys)
         found = {(row["principal"], row["key"]): row for row in rows}
         return {
-            each: _replay(each, found[each.idempotency])
+            each: _outcome(found[each.idempotency], each.fingerprint)
             for each in group
             if each.idempotency is not None and each.idempotency in found
         }
@@ -267,11 +279,18 @@ def _taken(holder: asyncpg.Record | None) -> Problem:
     return Problem(409, code="customer_exists", detail=detail, errors=[FieldError("/customerName", detail)])
 
 
-def _replay(application: Application, row: asyncpg.Record) -> Accepted | Exception:
-    if row["fingerprint"] == application.fingerprint:
+def _outcome(row: asyncpg.Record, fingerprint: bytes) -> Accepted | Exception:
+    try:
+        return _replay(row, fingerprint)
+    except Problem as problem:
+        return problem
+
+
+def _replay(row: asyncpg.Record, fingerprint: bytes) -> Accepted:
+    if row["fingerprint"] == fingerprint:
         return Accepted(row["answer"], replayed=True)
     detail = "This Idempotency-Key was used for another request."
-    return Problem(
+    raise Problem(
         422, code="idempotency_key_reused", detail=detail, errors=[FieldError("header/Idempotency-Key", detail)]
     )
 

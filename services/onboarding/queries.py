@@ -141,6 +141,20 @@ async def lock_due_workflows(connection: Connection, *, now: datetime, limit: in
     )
 
 
+async def postpone_first_due(connection: Connection, *, now: datetime, until: datetime) -> UUID | None:
+    """Let the timers of the workflow that is due first go off later; return which workflow that is."""
+    workflow_id: UUID | None = await connection.fetchval(
+        """
+        UPDATE step SET due_at = $2
+        WHERE due_at <= $1 AND workflow_id = (SELECT workflow_id FROM step WHERE due_at <= $1 ORDER BY due_at LIMIT 1)
+        RETURNING workflow_id
+        """,
+        now,
+        until,
+    )
+    return workflow_id
+
+
 async def steps_of(connection: Connection, workflow_ids: Sequence[UUID]) -> Rows:
     """Return the steps of workflows."""
     return await connection.fetch("SELECT * FROM step WHERE workflow_id = ANY($1::uuid[])", workflow_ids)

@@ -32,43 +32,44 @@ class Streams:
         """Yield the workflow's history from ``after`` on; end with its final status."""
         yield _HELLO
         while True:
-            rows = await self._workflow_page(workflow_id, after)
+            rows, is_over = await self._workflow_page(workflow_id, after)
             for row in rows:
                 yield _event(row, row["seq"])
-            if rows and rows[-1]["kind"] in _FINAL:
+                after = row["seq"]
+            if is_over and len(rows) < _PAGE:
                 return
-            if rows:
-                after = rows[-1]["seq"]
-            elif await self._is_over(workflow_id):
-                return
-            else:
+            if not rows:
                 await self._watch.workflow(workflow_id, seen=after, within=HEARTBEAT_SECONDS)
                 yield _HEARTBEAT
 
     async def tenant(self, tenant_id: str, *, after: int) -> AsyncIterator[bytes]:
-        """Yield what happens to the tenant's workflows from position ``after`` on, without end."""
+        """Yield what happens to the tenant's workflows from position ``after`` on; end when the last one has ended.
+
+        Whoever resumes after that end waits for the tenant's next workflow.
+        """
         yield _HELLO
+        kind = ""
         while True:
             rows = await self._tenant_page(tenant_id, after)
             for row in rows:
                 yield _event(row, row["position"])
-                after = row["position"]
+                after, kind = row["position"], row["kind"]
+            if kind in _FINAL and len(rows) < _PAGE:
+                return
             if not rows:
                 await self._watch.tenant(tenant_id, seen=after, within=HEARTBEAT_SECONDS)
                 yield _HEARTBEAT
 
-    async def _workflow_page(self, workflow_id: UUID, after: int) -> Sequence[asyncpg.Record]:
+    async def _workflow_page(self, workflow_id: UUID, after: int) -> tuple[Sequence[asyncpg.Record], bool]:
+        """Return what comes next, and whether nothing comes after it."""
         async with self._pool.acquire(timeout=5.0) as connection:
-            return await queries.history(connection, workflow_id, after=after, limit=_PAGE)
+            row = await queries.workflow(connection, workflow_id)  # first: the end is then among what comes next
+            rows = await queries.history(connection, workflow_id, after=after, limit=_PAGE)
+        return rows, row is None or Status(row["status"]).is_final
 
     async def _tenant_page(self, tenant_id: str, after: int) -> Sequence[asyncpg.Record]:
         async with self._pool.acquire(timeout=5.0) as connection:
             return await queries.history_of_tenant(connection, tenant_id, after=after, limit=_PAGE)
-
-    async def _is_over(self, workflow_id: UUID) -> bool:
-        async with self._pool.acquire(timeout=5.0) as connection:
-            row = await queries.workflow(connection, workflow_id)
-        return row is None or Status(row["status"]).is_final
 
 
 def _event(row: asyncpg.Record, number: int) -> bytes:

@@ -69,6 +69,8 @@ CREATE TABLE subscription (
     CONSTRAINT not_charged_for_what_was_withdrawn CHECK (state <> 'active' OR activated_by <> withdrawn_by)
 );
 
+CREATE INDEX subscription_of_account ON subscription (account_id);
+
 CREATE UNIQUE INDEX one_live_subscription ON subscription (account_id) WHERE state <> 'ended';
 
 -- Every place where a tenant has left something; the residue audit counts these rows.

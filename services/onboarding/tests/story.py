@@ -4,7 +4,7 @@ A story plays one workflow through `advance`, numbers the messages it sends (1, 
 engine would, so that what is expected are whole messages and whole lines of history.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 from uuid import UUID
@@ -25,9 +25,9 @@ from services.onboarding.saga import (
     advance,
     planned,
 )
+from services.onboarding.tests.catalogue import TENANT_ID
 from shared.contracts.base import Fact, Message
 
-TENANT_ID = "tenant-1"
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 Line = tuple[str, str | None, int | None, int | None, Mapping[str, Any]]
@@ -63,6 +63,7 @@ class Story:
         self.notices: list[Notice] = []
         self._request = request
         self._answers = answers
+        self._numbered = 0
         self._turn = Advanced(self.workflow, [], [], [])
 
     # When
@@ -94,6 +95,10 @@ class Story:
     def refuses(self, step: str, *, code: str = "no", detail: str = "No.", retryable: bool = False) -> Self:
         """Let the latest ask of a step be refused."""
         return self.when(Refused(step, self.ask_id(step), code, detail, retryable))
+
+    def refuses_attempt(self, step: str, ask_id: UUID | None, *, retryable: bool) -> Self:
+        """Let a certain attempt of a step be refused."""
+        return self.when(Refused(step, ask_id, "no", "No.", retryable))
 
     def undoes(self, *steps: str) -> Self:
         """Let the latest undo of each step be answered."""
@@ -172,11 +177,6 @@ class Story:
     def _new_id(self) -> UUID:
         self._numbered += 1
         return UUID(int=len(self.sent) + self._numbered)
-
-
-def undone_in(waves: Sequence[set[str]]) -> list[str]:
-    """Return everything of several waves."""
-    return sorted(name for wave in waves for name in wave)
 
 
 def _line(entry: Entry) -> Line:
