@@ -8,7 +8,7 @@
 
 A service's login reads and writes rows of its own database. It cannot connect to another one, and it cannot create,
 alter, drop or truncate anything (OWASP ASVS 5.0, 13.2.2). Needs Postgres 15 or newer, where the owner of a database
-owns its schema ``public`` too.
+owns its schema ``public`` too; 16 is better, where a login that may make roles has no power over roles it did not make.
 """
 
 import asyncio

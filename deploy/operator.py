@@ -7,7 +7,11 @@ from pathlib import Path
 from deploy.databases import APPLICATION
 from shared.contracts import SERVICES
 
-_FILE = "operator.env"
+WATCHER_VARIABLE = "TENURE_WATCHER_AMQP_URL"
+"""Names the broker login of subscribers outside."""
+
+LOGINS_FILE = "operator.env"
+"""The file of a data folder that holds every login of the running installation."""
 
 
 class MissingLoginsError(Exception):
@@ -21,7 +25,7 @@ def data_folder() -> Path:
 
 def keep_logins(folder: Path, environment: Mapping[str, str]) -> None:
     """Write the logins of a running installation into its data folder, for its owner alone."""
-    descriptor = os.open(folder / _FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    descriptor = os.open(folder / LOGINS_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.writelines(f"{name}={value}\n" for name, value in sorted(environment.items()))
 
@@ -51,13 +55,13 @@ def _told(*names: str) -> str:
             return told[name]
     raise MissingLoginsError(
         f"Set {' or '.join(names)}, or TENURE_DATA_DIR to the data folder of a running `make up` "
-        f"(now {data_folder()}, which has no {_FILE})."
+        f"(now {data_folder()}, which has no {LOGINS_FILE})."
     )
 
 
 def _kept() -> dict[str, str]:
     try:
-        lines = (data_folder() / _FILE).read_text(encoding="utf-8").splitlines()
+        lines = (data_folder() / LOGINS_FILE).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return {}
     return dict(line.split("=", 1) for line in lines)

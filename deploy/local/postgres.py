@@ -4,6 +4,7 @@ import asyncio
 import atexit
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import time
@@ -103,7 +104,7 @@ class PostgresServer:
         make_private(self.folder, self._account)
         self._lock.acquire()
         try:
-            await asyncio.to_thread(self._launch)
+            await processes.in_thread(self._launch)
             await self._until_ready()
         except BaseException:
             self.kill()
@@ -181,8 +182,7 @@ class PostgresServer:
 
     def _remove_leftovers(self) -> None:
         """End what a killed runner left, and its pid file, whose number may by now belong to another process."""
-        for pid in processes.working_in(self._cluster, {_PROGRAM}):
-            processes.kill(pid)
+        _end_leftovers(self._cluster)
         (self._cluster / "postmaster.pid").unlink(missing_ok=True)
 
     def _options(self) -> list[str]:
@@ -234,6 +234,18 @@ class PostgresServer:
         self._process.wait()
         self._process = None
         atexit.unregister(self.kill)
+
+
+def erase(folder: Path) -> None:
+    """Remove a server's data folder, and the server that a killed runner may have left on it; it must not be in use."""
+    place = reachable_folder(folder.resolve(), unprivileged_account())
+    _end_leftovers(place / "data")
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def _end_leftovers(cluster: Path) -> None:
+    for pid in processes.working_in(cluster, {_PROGRAM}):
+        processes.kill(pid)
 
 
 def _programs(account: Account | None) -> Path:

@@ -1,15 +1,17 @@
 """Processes of this machine, looked at and signalled through Linux's ``/proc``."""
 
+import asyncio
 import fcntl
 import os
 import signal
 import time
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 _PROC = Path("/proc")
 _POLL_SECONDS = 0.02
+Value = TypeVar("Value")
 
 
 class FolderInUseError(Exception):
@@ -130,6 +132,19 @@ def wait_until(condition: Callable[[], bool], *, seconds: float) -> bool:
             return False
         time.sleep(_POLL_SECONDS)
     return True
+
+
+async def in_thread(function: Callable[[], Value]) -> Value:
+    """Run something that blocks in a thread, to its end also when we are cancelled meanwhile.
+
+    A thread cannot be interrupted. Who goes on without it leaves the process that it is about to start to nobody.
+    """
+    work = asyncio.ensure_future(asyncio.to_thread(function))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.gather(work, return_exceptions=True)
+        raise
 
 
 def last_lines(path: Path, count: int = 20) -> str:

@@ -7,8 +7,9 @@ import os
 import secrets
 import shutil
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -25,6 +26,7 @@ _STOP_SECONDS = 20.0
 _CONTROL_SECONDS = 60.0
 _HANDSHAKE_SECONDS = 5.0
 _POLL_SECONDS = 0.05
+_SETTLE_SECONDS = 1.0
 _NODE = "tenure@localhost"
 _PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 _METHOD_FRAME = 1  # AMQP 0-9-1, 2.3.5: what `connection.start` comes in
@@ -65,6 +67,8 @@ class BrokerServer:
         self.folder = folder.resolve()
         self.port = port or free_port()
         self._log = self.folder / "broker.log"
+        self._complete = self.folder / "complete"
+        self._keeping: threading.Timer | None = None
         self._lock = FolderLock(self.folder)
 
     @property
@@ -100,8 +104,9 @@ class BrokerServer:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock.acquire()
         try:
-            await asyncio.to_thread(self._launch)
+            await processes.in_thread(self._launch)
             await self._until_ready()
+            self._keep_data_soon()
         except BaseException:
             self.kill()
             raise
@@ -111,15 +116,19 @@ class BrokerServer:
         if self._node is not None:
             self.thaw()
             self._node.terminate()
-            await asyncio.to_thread(processes.wait_until, self._has_ended, seconds=_STOP_SECONDS)
+            if await asyncio.to_thread(processes.wait_until, self._has_ended, seconds=_STOP_SECONDS):
+                self._complete.touch()
         self.kill()
 
     def kill(self) -> None:
         """End the node, its helpers and its ``epmd`` with SIGKILL, as a power cut would; `start` recovers it.
 
         RabbitMQ 3.10 writes a new quorum queue's name to the disk half a second after it was declared (ra's
-        ``ra_directory``, ``auto_save`` 500 ms). One that is killed sooner comes back without a leader, for good.
+        ``ra_directory``, ``auto_save`` 500 ms). One that is killed sooner comes back without a leader, for good; data
+        of such a first start is therefore thrown away by the next.
         """
+        if self._keeping is not None:
+            self._keeping.cancel()
         for process in (self._node, self._names):
             if process is not None:
                 processes.kill(process.pid)
@@ -175,14 +184,21 @@ class BrokerServer:
 
     def _launch(self) -> None:
         self._check_definitions()
-        for pid in processes.working_in(self.folder, _PROGRAMS):
-            processes.kill(pid)
+        _end_leftovers(self.folder)
+        if not self._complete.exists():
+            shutil.rmtree(self.folder / "data", ignore_errors=True)
         require_free(self.port)
         self._write_configuration()
         atexit.register(self.kill)
         with self._log.open("ab") as log:
             self._names = self._spawn(["epmd", "-port", str(self._names_port), "-address", "127.0.0.1"], log.fileno())
             self._node = self._spawn([str(self._program)], log.fileno())
+
+    def _keep_data_soon(self) -> None:
+        """Note that the data are worth keeping, as soon as the node has written down the names of its queues."""
+        self._keeping = threading.Timer(_SETTLE_SECONDS, self._complete.touch)
+        self._keeping.daemon = True
+        self._keeping.start()
 
     def _spawn(self, command: list[str], log: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -288,10 +304,24 @@ class BrokerServer:
         return self._node is None or self._node.poll() is not None
 
 
-def find_broker() -> Path:
+def erase(folder: Path) -> None:
+    """Remove a node's data folder, and the node that a killed runner may have left on it; it must not be in use."""
+    _end_leftovers(folder.resolve())
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_leftovers(folder: Path) -> None:
+    for pid in processes.working_in(folder, _PROGRAMS):
+        processes.kill(pid)
+
+
+def find_broker(say: Callable[[str], None] = lambda _: None) -> Path:
     """Return the ``rabbitmq-server`` to run, installing Debian's package when there is none and we are root.
 
     It is never asked for its version: ``rabbitmq-server --version`` starts a node.
+
+    Args:
+        say: told before something is installed, because that takes long.
 
     Raises:
         MissingBrokerError: there is none; the message says what to run.
@@ -299,6 +329,7 @@ def find_broker() -> Path:
     if program := _installed_broker():
         return program
     if os.geteuid() == 0 and shutil.which("apt-get"):
+        say("RabbitMQ    not on this machine; installing Debian's package, which may take a minute")
         _install_broker()
         if program := _installed_broker():
             return program

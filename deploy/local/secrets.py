@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from deploy.databases import APPLICATION, DatabasePasswords
 from shared.contracts import SERVICES
 
+ADMIN_KEY_FILE = "admin-key"
+"""The file of a data folder that holds the administrator's key and nothing else."""
+
 _FILE = "secrets.json"
 _RANDOM_BYTES = 32
 
@@ -50,10 +53,24 @@ def load_or_create(folder: Path) -> Secrets:
     folder.chmod(0o711 if os.geteuid() == 0 else 0o700)
     path = folder / _FILE
     if not path.exists():
-        _write_once(path, _generate())
+        _write_once(path, _generate().model_dump_json(indent=2))
     kept = Secrets.model_validate_json(path.read_bytes())
     given = os.environ.get("TENURE_ADMIN_KEY")
     return kept.model_copy(update={"admin_key": given}) if given else kept
+
+
+def keep_admin_key(folder: Path, key: str) -> Path | None:
+    """Write the administrator's key where a shell can read it, for its owner alone.
+
+    Returns:
+        The file when it was written now, which is the moment to show the key; None when it was there already.
+    """
+    path = folder / ADMIN_KEY_FILE
+    if path.exists() and path.read_text(encoding="ascii") == key:
+        return None
+    path.unlink(missing_ok=True)
+    _write_once(path, key)
+    return path
 
 
 def _generate() -> Secrets:
@@ -70,12 +87,12 @@ def _random() -> str:
     return secrets.token_urlsafe(_RANDOM_BYTES)
 
 
-def _write_once(path: Path, content: Secrets) -> None:
+def _write_once(path: Path, content: str) -> None:
     """Write the file under another name first: a reader finds all of it or nothing, and the first writer wins."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(content.model_dump_json(indent=2))
+        file.write(content)
     try:
         path.hardlink_to(unfinished)
     except FileExistsError:

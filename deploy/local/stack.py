@@ -5,24 +5,36 @@ ones.
 """
 
 import asyncio
+import functools
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+from aio_pika.exceptions import AMQPError
 
 from deploy.databases import APPLICATION, DatabaseUrls, create_databases
 from deploy.local.postgres import PostgresServer
-from deploy.local.rabbitmq import BrokerServer
+from deploy.local.processes import in_thread
+from deploy.local.rabbitmq import BrokerServer, find_broker
 from deploy.local.secrets import Secrets, load_or_create
 from deploy.manifest import manifest
-from deploy.operator import keep_logins
+from deploy.operator import WATCHER_VARIABLE, keep_logins
 from deploy.topology import DEPLOY, WATCHER, declare, definitions
 from shared.contracts import SERVICES
 from shared.postgres import migrate, service_migrations
 
 Say = Callable[[str], None]
+
+_UNUSABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, AMQPError, ValueError)
+
+
+class GivenServerError(Exception):
+    """A server that the environment names cannot be used; the message says which variable, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,7 @@ async def running_stack(folder: Path, *, say: Say, durable: bool = True) -> Asyn
         postgres, urls = databases.result()
         node, amqp_urls = broker.result()
         environment = {service: _environment(service, urls, amqp_urls, secrets.admin_key) for service in SERVICES}
-        keep_logins(folder, _logins(environment, urls))
+        keep_logins(folder, _logins(environment, urls, amqp_urls[WATCHER]))
         yield Stack(environment, urls, secrets.admin_key, postgres, node, amqp_urls[WATCHER])
 
 
@@ -84,9 +96,18 @@ async def _databases(
         urls = await create_databases(server.admin_url, secrets.databases)
     say(f"Postgres    {'embedded, data in ' + str(server.folder) if server else 'given'}{_took(started)}")
     started = _now()
-    applied = await asyncio.gather(*(migrate(urls[each].owner, service_migrations(each)) for each in SERVICES))
+    applied = await asyncio.gather(*(_migrated(each, urls[each].owner, given=server is None) for each in SERVICES))
     say(f"Schemas     {len(SERVICES)} databases, {sum(map(len, applied))} migrations applied{_took(started)}")
     return server, urls
+
+
+async def _migrated(service: str, url: str, *, given: bool) -> Sequence[str]:
+    try:
+        return await migrate(url, service_migrations(service))
+    except _UNUSABLE as error:
+        if not given:
+            raise
+        raise _unusable(f"TENURE_{service.upper()}_DATABASE_URL", url, error) from error
 
 
 async def _broker(
@@ -94,14 +115,18 @@ async def _broker(
 ) -> tuple[BrokerServer | None, Mapping[str, str]]:
     started = _now()
     if given := os.environ.get("TENURE_AMQP_URL"):
-        await declare(given, manifest())
+        try:
+            await declare(given, manifest())
+        except _UNUSABLE as error:
+            raise _unusable("TENURE_AMQP_URL", given, error) from error
         say(f"RabbitMQ    given{_took(started)}")
         return None, dict.fromkeys([*SERVICES, WATCHER], given)
     passwords = {**secrets.broker, DEPLOY: secrets.broker_deploy, WATCHER: secrets.broker_watcher}
     path = folder / "definitions.json"
     path.write_text(json.dumps(definitions(manifest(), passwords), indent=1), encoding="utf-8")
     path.chmod(0o600)
-    server = BrokerServer(folder / "rabbitmq", definitions=path.resolve())
+    program = await in_thread(functools.partial(find_broker, say))
+    server = BrokerServer(folder / "rabbitmq", definitions=path.resolve(), program=program)
     await server.start()
     exits.push_async_callback(server.stop)
     say(f"RabbitMQ    own node on port {server.port}{_took(started)}")
@@ -111,10 +136,12 @@ async def _broker(
 def _given_databases() -> Mapping[str, DatabaseUrls] | None:
     names = {service: f"TENURE_{service.upper()}_DATABASE_URL" for service in SERVICES}
     names[APPLICATION] = "TENURE_APPLICATION_DATABASE_URL"
-    if not any(name in os.environ for name in names.values()):
+    if not any(os.environ.get(name) for name in names.values()):
         return None
-    if missing := [name for name in names.values() if name not in os.environ]:
-        raise SystemExit(f"Some databases are given and some are not. Set {', '.join(missing)} too, or none of them.")
+    if missing := [name for name in names.values() if not os.environ.get(name)]:
+        raise GivenServerError(
+            f"Some databases are given and some are not. Set {', '.join(missing)} too, or none of them."
+        )
     return {
         owner: DatabaseUrls(
             owner=os.environ.get(name.replace("_URL", "_OWNER_URL"), os.environ[name]), app=os.environ[name]
@@ -128,16 +155,32 @@ def _environment(
 ) -> Mapping[str, str]:
     prefix = f"TENURE_{service.upper()}"
     environment = {f"{prefix}_DATABASE_URL": urls[service].app, "TENURE_ADMIN_KEY": admin_key}
-    if "TENURE_AMQP_URL" not in os.environ:
+    if given := os.environ.get("TENURE_AMQP_URL"):
+        environment["TENURE_AMQP_URL"] = given
+    else:
         environment[f"{prefix}_AMQP_URL"] = amqp_urls[service]
     if service == "provisioning":
         environment["TENURE_APPLICATION_DATABASE_URL"] = urls[APPLICATION].owner
     return environment
 
 
-def _logins(environment: Mapping[str, Mapping[str, str]], urls: Mapping[str, DatabaseUrls]) -> dict[str, str]:
+def _logins(
+    environment: Mapping[str, Mapping[str, str]], urls: Mapping[str, DatabaseUrls], watcher_url: str
+) -> dict[str, str]:
     logins = {name: value for told in environment.values() for name, value in told.items() if name.endswith("_URL")}
-    return logins | {f"TENURE_{APPLICATION.upper()}_DATABASE_URL": urls[APPLICATION].owner}
+    return logins | {
+        f"TENURE_{APPLICATION.upper()}_DATABASE_URL": urls[APPLICATION].owner,
+        WATCHER_VARIABLE: watcher_url,
+    }
+
+
+def _unusable(variable: str, url: str, error: Exception) -> GivenServerError:
+    place = urlsplit(url).netloc.rpartition("@")[2] or "nothing that is a URL"
+    reason = str(error) or type(error).__name__
+    return GivenServerError(
+        f"{variable} names {place}, which cannot be used: {reason}\n"
+        f"Start that server, correct the variable, or unset it and let Tenure run a server of its own."
+    )
 
 
 def _now() -> float:

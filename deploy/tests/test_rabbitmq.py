@@ -198,3 +198,12 @@ def test_without_rabbitmq_the_message_says_what_to_run(folder: Path, monkeypatch
         find_broker()
     assert "apt-get install --no-install-recommends rabbitmq-server" in str(missing.value)
     assert "TENURE_AMQP_URL" in str(missing.value)
+
+
+async def test_a_first_start_that_was_broken_off_is_begun_anew(server: BrokerServer) -> None:
+    server.kill()  # before the node has written down which queues it has
+    await server.start()
+    url = server.url("tester", "se/cret")
+    async with asyncio.timeout(10):
+        await publish(url, "work", b"kept")
+        assert await take(url, "work") == b"kept"

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from deploy.databases import APPLICATION
-from deploy.local.secrets import load_or_create
+from deploy.local.secrets import keep_admin_key, load_or_create
 from shared.contracts import SERVICES
 
 
@@ -56,3 +56,12 @@ def test_a_key_from_the_environment_wins_and_is_not_written_down(
     assert "given" not in (tmp_path / "secrets.json").read_text()
     monkeypatch.delenv("TENURE_ADMIN_KEY")
     assert load_or_create(tmp_path) == kept
+
+
+def test_the_key_is_shown_once_and_again_only_when_it_has_changed(tmp_path: Path) -> None:
+    kept = keep_admin_key(tmp_path, "first")
+    assert kept is not None
+    assert (kept.read_text(), kept.stat().st_mode & 0o777) == ("first", 0o600)
+    assert keep_admin_key(tmp_path, "first") is None
+    assert keep_admin_key(tmp_path, "second") == kept
+    assert kept.read_text() == "second"

@@ -1,0 +1,129 @@
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import asyncpg
+import httpx2
+import pytest
+
+from deploy.audit import Finding, audit
+from deploy.databases import APPLICATION
+from deploy.local.secrets import load_or_create
+from deploy.tests.conftest import ROOT, Up, environment_of
+from shared.contracts import SERVICES
+
+pytestmark = pytest.mark.broker
+
+STUCK_COPY = """
+    INSERT INTO workflow (id, kind, version, tenant_id, customer_name, name_key, status, plan, request,
+                          created_at, updated_at)
+    SELECT gen_random_uuid(), kind, version, 'under-way', 'Under Way', 'under way', 'needs_attention', plan, request,
+           now(), now()
+    FROM workflow WHERE tenant_id = $1
+"""
+
+
+@dataclass(frozen=True)
+class Audited:
+    """An installation in which one onboarding completed and one was undone."""
+
+    urls: dict[str, str]
+    completed: str
+    undone: str
+
+    async def change(self, database: str, statement: str, *values: str) -> None:
+        connection = await asyncpg.connect(self.urls[database])
+        try:
+            await connection.execute(statement, *values)
+        finally:
+            await connection.close()
+
+
+@pytest.fixture
+async def audited(installation: Up) -> Audited:
+    key = load_or_create(installation.folder).admin_key
+    headers = {"Authorization": f"Bearer {key}"}
+    async with httpx2.AsyncClient(base_url=installation.url, headers=headers, timeout=30, trust_env=False) as client:
+        tenants = [await onboarded(client, region) for region in ("local", "mars")]
+    kept = dict(line.split("=", 1) for line in (installation.folder / "operator.env").read_text().splitlines())
+    urls = {name: kept[f"TENURE_{name.upper()}_DATABASE_URL"] for name in (*SERVICES, APPLICATION)}
+    return Audited(urls, *tenants)
+
+
+async def onboarded(client: httpx2.AsyncClient, region: str) -> str:
+    """Onboard somebody under a name that is free, and return the tenant's id when it has ended."""
+    taken = len((await client.get("/v1/workflows", params={"limit": 100})).json()["items"])
+    body = {"customerName": f"Audited {taken} {region}", "adminEmails": ["a@b.example"], "region": region}
+    accepted = await client.post("/v1/onboardings", json=body)
+    ended = await client.get(accepted.json()["links"]["self"], params={"wait": 20})
+    assert ended.json()["status"] == ("completed" if region == "local" else "compensated")
+    return str(ended.json()["tenantId"])
+
+
+async def test_nothing_is_found_where_everything_is_as_it_ended(audited: Audited) -> None:
+    found = await audit(audited.urls)
+    assert found.findings == ()
+    assert found.alive >= 1
+    assert found.gone >= 1
+
+
+async def test_what_an_undone_tenant_left_is_found_with_its_place(audited: Audited) -> None:
+    await audited.change("metrics", "INSERT INTO tracked_tenant VALUES ($1, now())", audited.undone)
+    found = await audit(audited.urls)
+    await audited.change("metrics", "DELETE FROM tracked_tenant WHERE tenant_id = $1", audited.undone)
+    assert found.findings == (Finding("metrics", audited.undone, "left over: tracked_tenant"),)
+    assert (await audit(audited.urls)).findings == ()
+
+
+async def test_what_a_completed_tenant_lacks_is_found(audited: Audited) -> None:
+    await audited.change("metrics", "DELETE FROM quota WHERE tenant_id = $1", audited.completed)
+    assert (await audit(audited.urls)).findings == ()  # something of it is there
+    await audited.change("metrics", "DELETE FROM tracked_tenant WHERE tenant_id = $1", audited.completed)
+    found = await audit(audited.urls)
+    await audited.change("metrics", "INSERT INTO tracked_tenant VALUES ($1, now())", audited.completed)
+    assert found.findings == (Finding("metrics", audited.completed, "completed, but nothing of it is here"),)
+
+
+async def test_what_belongs_to_nobody_that_was_ever_onboarded_is_found(audited: Audited) -> None:
+    await audited.change("metrics", "INSERT INTO tracked_tenant VALUES ('nobody', now())")
+    found = await audit(audited.urls)
+    await audited.change("metrics", "DELETE FROM tracked_tenant WHERE tenant_id = 'nobody'")
+    assert found.findings == (Finding("metrics", "nobody", "left over: tracked_tenant"),)
+
+
+async def test_nothing_is_said_of_a_tenant_whose_workflow_is_under_way(audited: Audited) -> None:
+    await audited.change("onboarding", STUCK_COPY, audited.completed)
+    await audited.change("metrics", "INSERT INTO tracked_tenant VALUES ('under-way', now())")
+    found = await audit(audited.urls)
+    await audited.change("metrics", "DELETE FROM tracked_tenant WHERE tenant_id = 'under-way'")
+    await audited.change("onboarding", "DELETE FROM workflow WHERE tenant_id = 'under-way'")
+    assert (found.findings, found.unfinished) == ((), 1)
+
+
+async def test_the_command_fails_for_a_finding_and_names_it(audited: Audited, installation: Up) -> None:
+    assert command(installation).returncode == 0
+    await audited.change("metrics", "INSERT INTO tracked_tenant VALUES ($1, now())", audited.undone)
+    outcome = command(installation)
+    await audited.change("metrics", "DELETE FROM tracked_tenant WHERE tenant_id = $1", audited.undone)
+    assert outcome.returncode == 1
+    assert f"metrics: tenant {audited.undone}: left over: tracked_tenant" in outcome.stdout
+    assert "1 findings" in outcome.stdout
+
+
+def test_the_command_cannot_look_at_databases_that_are_away(installation: Up) -> None:
+    outcome = command(installation, TENURE_BILLING_DATABASE_URL="postgresql://a:secret@127.0.0.1:1/b")
+    assert outcome.returncode == 2
+    assert "Traceback" not in outcome.stdout
+
+
+def command(installation: Up, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "deploy.audit"],
+        cwd=ROOT,
+        env=environment_of(installation.folder, **environment),
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+    )
