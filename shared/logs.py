@@ -40,7 +40,7 @@ def configure_logs(*, form: Literal["json", "console"], level: str, service: str
         cache_logger_on_first_use=True,
     )
     # The client libraries describe every failed attempt at length; the supervisors say it in one line.
-    for noisy in ("aio_pika", "aiormq", "uvicorn", "asyncio"):
+    for noisy in ("aio_pika", "aiormq", "asyncpg", "uvicorn", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     if service is not None:
         structlog.contextvars.bind_contextvars(service=service)

@@ -37,7 +37,10 @@ UNAVAILABLE = (
 def is_unavailable(error: BaseException) -> bool:
     """Tell whether an error says that the database is away; asyncpg reports a closed connection as misuse."""
     if isinstance(error, asyncpg.InterfaceError):
-        return not isinstance(error, asyncpg.DataError) and "clos" in str(error)
+        return "clos" in str(error)
+    if isinstance(error, asyncpg.InternalClientError):
+        # An idle connection has read the server's farewell and not yet seen that it is closed.
+        return str(error).startswith("cannot switch to state")
     return isinstance(error, UNAVAILABLE)
 
 

@@ -24,7 +24,7 @@ from shared.messaging.outbox import Relay
 from shared.messaging.rabbitmq import RabbitBus, login_of
 from shared.messaging.subscriptions import Subscriptions, bind
 from shared.messaging.topology import Manifest
-from shared.postgres import Pool, is_unavailable, open_pool, pending_migrations, transaction
+from shared.postgres import CONTENTION, Pool, is_unavailable, open_pool, pending_migrations, transaction
 from shared.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
@@ -36,6 +36,7 @@ Check = Callable[[], Awaitable[None]]
 Settings = TypeVar("Settings", bound=ServiceSettings)
 
 _KEEP_PARTITIONS_SECONDS = timedelta(hours=1).total_seconds()
+_RETRY_SECONDS = 1.0
 
 
 class NotReadyError(Exception):
@@ -124,10 +125,12 @@ class Kernel:
                 async with transaction(self.pool) as connection:
                     await inbox.keep_partitions(connection, now=self.ports.clock.now())
                 self._has_partitions.set()
+                await self.ports.clock.sleep(_KEEP_PARTITIONS_SECONDS)
             except Exception as error:
-                if not is_unavailable(error):
+                if not (is_unavailable(error) or isinstance(error, CONTENTION)):
                     raise
-            await self.ports.clock.sleep(_KEEP_PARTITIONS_SECONDS)
+                log.warning("partitions wait", action="partitions_unavailable", error=repr(error))
+                await self.ports.clock.sleep(_RETRY_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -270,16 +273,19 @@ async def run_all(
 ) -> None:
     """Serve HTTP and run services in this process until ``stopping`` is set or one of them dies.
 
-    HTTP stops first, so that nothing new is accepted while the services finish.
+    HTTP stops first, while the services still run: requests that were begun need them for their answers, and nothing
+    new is accepted while the services finish.
     """
     server = HttpServer(origin, host=host, port=port)
+    answered = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(server.serve())
         for service in services:
-            group.create_task(service.run(stopping))
+            group.create_task(service.run(answered))
         await stopping.wait()
         server.should_exit = True
         await serving
+        answered.set()
 
 
 class HttpServer(uvicorn.Server):

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 from uuid import UUID
 
@@ -21,6 +21,7 @@ MAXIMUM_LIMIT = 200
 """The most items of a page; asking for more is asking for this many (AIP-158)."""
 
 _CHECKSUM_BYTES = 6
+_BEYOND_BIGINT = 2**63
 
 Item = TypeVar("Item")
 Row = TypeVar("Row")
@@ -91,7 +92,7 @@ def decode_cursor(cursor: str | None, *kinds: type[Any]) -> tuple[Any, ...] | No
         if checksum != _checksum(keyset):
             raise _foreign_cursor()
         return tuple(_value(kind, text) for kind, text in zip(kinds, json.loads(keyset), strict=True))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         raise _foreign_cursor() from None
 
 
@@ -104,11 +105,13 @@ def _text(value: Any) -> str:
 
 
 def _value(kind: type[Any], value: Any) -> Any:
-    if isinstance(value, kind) and not isinstance(value, bool):
+    if kind is int and type(value) is int and -_BEYOND_BIGINT <= value < _BEYOND_BIGINT:
+        return value
+    if kind is str and isinstance(value, str):
         return value
     if kind is datetime:
-        return datetime.fromisoformat(value)
-    if kind is UUID:
+        return datetime.fromisoformat(value).astimezone(UTC)  # raises where the moment is beyond all dates
+    if kind is UUID and isinstance(value, str):
         return UUID(value)
     raise TypeError(kind)
 

@@ -1,5 +1,6 @@
 """What is kept of every request: an id on all its log lines, one access line, one measurement. And the last resort."""
 
+import asyncio
 import re
 import time
 from urllib.parse import quote
@@ -9,7 +10,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.http.problems import problem_of
+from shared.http.problems import RETRY_AFTER_SECONDS, Problem, problem_of
 from shared.ids import Ids
 
 log = structlog.get_logger(__name__)
@@ -23,7 +24,7 @@ class RequestRecorder:
     """ASGI middleware around everything else.
 
     It takes the client's ``X-Request-Id`` or makes one, binds it to all log lines, gives it back, and answers whatever
-    exception nobody else has answered.
+    exception nobody else has answered, being cancelled by a stopping server included.
 
     Args:
         app: what is recorded.
@@ -59,6 +60,10 @@ class RequestRecorder:
     async def _answered(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         try:
             await self._app(scope, receive, answer.send)
+        except asyncio.CancelledError:
+            if answer.status is None:  # a server that stops gives up those who take too long
+                await _stopping().response(scope["path"])(scope, receive, answer.send)
+            raise
         except Exception as error:
             problem = problem_of(error)
             if answer.status is not None:
@@ -79,6 +84,15 @@ class RequestRecorder:
             status=status,
             duration_ms=round(seconds * 1000, 2),
         )
+
+
+def _stopping() -> Problem:
+    return Problem(
+        503,
+        code="stopping",
+        detail="This server is stopping. Try again.",
+        headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
+    )
 
 
 class _Answer:

@@ -65,28 +65,33 @@ class Admission:
         """Split a delivery into its events, each admitted or rejected by itself."""
         try:
             origin, attempt = self._origin(delivery)
-            raws = parse_batch(delivery.body) if delivery.content_type == BATCH else [orjson.loads(delivery.body)]
         except _ForgedError as error:
-            yield self._rejected(delivery, delivery.body, "forged", str(error))
+            yield _rejected(delivery, delivery.body, "forged", str(error), delivery.exchange)
+            return
+        try:
+            raws = parse_batch(delivery.body) if delivery.content_type == BATCH else [orjson.loads(delivery.body)]
         except (UndecodableError, orjson.JSONDecodeError) as error:
-            yield self._rejected(delivery, delivery.body, "undecodable", str(error))
+            yield _rejected(delivery, delivery.body, "undecodable", str(error), origin)
         else:
             for raw in raws:
                 yield self._admit(delivery, raw, origin, attempt)
 
     def _admit(self, delivery: Delivery, raw: Any, origin: str, attempt: int) -> Arrival | Rejected:
-        body = orjson.dumps(raw)
+        try:
+            body = orjson.dumps(raw)
+        except orjson.JSONEncodeError as error:  # nested deeper than orjson writes, which is less than it reads
+            return _rejected(delivery, delivery.body, "undecodable", str(error), origin)
         try:
             event = decode(raw)
             if is_ask(event.message):
                 key_of(event)
             self._check_publisher(event, origin)
         except _ForgedError as error:
-            return self._rejected(delivery, body, "forged", str(error))
+            return _rejected(delivery, body, "forged", str(error), origin)
         except UndecodableError as error:
-            return self._rejected(delivery, body, "undecodable", str(error))
+            return _rejected(delivery, body, "undecodable", str(error), origin)
         if event.type not in self._heard:
-            return self._rejected(delivery, body, "unknown", f"{self._service} has no handler for {event.type}")
+            return _rejected(delivery, body, "unknown", f"{self._service} has no handler for {event.type}", origin)
         return Arrival(event=event, raw=body, origin=origin, attempt=attempt)
 
     def _origin(self, delivery: Delivery) -> tuple[str, int]:
@@ -111,15 +116,16 @@ class Admission:
         if not self._manifest.may_say(event.publisher, event.type):
             raise _ForgedError(f"{event.publisher} does not say {event.type}")
 
-    def _rejected(self, delivery: Delivery, body: bytes, reason: str, detail: str) -> Rejected:
-        return Rejected(
-            body=body,
-            content_type=delivery.content_type if body is delivery.body else "application/cloudevents+json",
-            reason=reason,
-            detail=detail,
-            origin=delivery.exchange,
-            user_id=delivery.user_id or "",
-        )
+
+def _rejected(delivery: Delivery, body: bytes, reason: str, detail: str, origin: str) -> Rejected:
+    return Rejected(
+        body=body,
+        content_type=delivery.content_type if body is delivery.body else "application/cloudevents+json",
+        reason=reason,
+        detail=detail,
+        origin=origin,
+        user_id=delivery.user_id or "",
+    )
 
 
 class _ForgedError(Exception):

@@ -2,7 +2,7 @@
 
 The sub-transaction barrier of dtm, set-based: an operation is one row per (workflow, step), inserted in the transaction
 of its effect. An ask whose row exists is answered as before or, after its undo, not at all. An undo that comes first
-leaves the row that keeps the ask from ever taking effect.
+leaves the row that keeps the ask from ever taking effect. A refusal that may be asked again leaves no row.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -64,18 +64,24 @@ async def enter(connection: Connection, asks: Sequence[Event]) -> Entered:
 
 
 async def remember(connection: Connection, answers: Mapping[Key, Message]) -> None:
-    """Keep the answer of each operation, and whether it was a refusal."""
+    """Keep the answer of each operation, and whether it was a refusal; forget those that may be asked again."""
+    lasting = {key: answer for key, answer in answers.items() if not _may_be_asked_again(answer)}
     await connection.execute(
         """
+        WITH forgotten AS (
+            DELETE FROM operation USING unnest($6::uuid[], $7::text[]) AS old (workflow_id, step)
+            WHERE (operation.workflow_id, operation.step) = (old.workflow_id, old.step)
+        )
         UPDATE operation SET state = new.state, answer_type = new.answer_type, answer = new.answer
         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bytea[])
             AS new (workflow_id, step, state, answer_type, answer)
         WHERE (operation.workflow_id, operation.step) = (new.workflow_id, new.step)
         """,
-        *_columns(answers),
-        ["refused" if isinstance(answer, Refusal) else "done" for answer in answers.values()],
-        [answer.routing_key() for answer in answers.values()],
-        [orjson.dumps(answer.model_dump(mode="json", by_alias=True)) for answer in answers.values()],
+        *_columns(lasting),
+        ["refused" if isinstance(answer, Refusal) else "done" for answer in lasting.values()],
+        [answer.routing_key() for answer in lasting.values()],
+        [orjson.dumps(answer.model_dump(mode="json", by_alias=True)) for answer in lasting.values()],
+        *_columns(answers.keys() - lasting.keys()),
     )
 
 
@@ -108,6 +114,10 @@ async def _answers(connection: Connection, keys: Iterable[Key]) -> dict[Key, Mes
         (row["workflow_id"], row["step"]): CATALOGUE[row["answer_type"]].model_validate_json(row["answer"])
         for row in rows
     }
+
+
+def _may_be_asked_again(answer: Message) -> bool:
+    return isinstance(answer, Refusal) and answer.retryable
 
 
 def _columns(keys: Iterable[Key]) -> tuple[list[UUID], list[str]]:

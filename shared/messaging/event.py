@@ -99,7 +99,7 @@ def decode(raw: Any) -> Event:
             time=datetime.fromisoformat(raw["time"]),
             message=message_class.model_validate(raw["data"]),
             workflow_id=_uuid(raw.get("correlationid")),
-            step=raw.get("workflowstep"),
+            step=_text(raw.get("workflowstep")),
             causation_id=_uuid(raw.get("causationid")),
         )
     except KeyError as error:
@@ -139,3 +139,9 @@ def is_ask(message: Message) -> bool:
 
 def _uuid(text: str | None) -> UUID | None:
     return UUID(text) if text is not None else None
+
+
+def _text(value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value

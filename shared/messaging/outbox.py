@@ -72,6 +72,11 @@ async def claim(connection: Connection, *, now: datetime) -> list[Outgoing]:
     return [Outgoing(row["id"], row["exchange"], row["routing_key"], row["event"]) for row in rows]
 
 
+async def give_back(connection: Connection, ids: Sequence[UUID], *, now: datetime) -> None:
+    """End the lease of rows that were claimed and could not be sent."""
+    await connection.execute("UPDATE outbox SET due_at = $2 WHERE id = ANY($1::uuid[])", ids, now)
+
+
 async def delete(connection: Connection, ids: Sequence[UUID]) -> None:
     """Delete confirmed rows. Not waiting for the disk is safe: a row that comes back is dropped as a duplicate."""
     await connection.execute(
@@ -143,24 +148,36 @@ class Relay:
         await failpoint("outbox_deleted")
 
     async def sweep(self) -> int:
-        """Send what is due and nobody is sending; return how many rows that were."""
+        """Send what is due and nobody is sending; return how many rows that were.
+
+        What cannot be sent now is due again at the next sweep: an outage must not last as long as a lease.
+        """
         total = 0
         while True:
             async with transaction(self._pool) as connection:
                 rows = await claim(connection, now=self._clock.now())
             if left := [row for row in rows if row.id not in self._in_flight]:
                 log.info("outbox swept", action="outbox_swept", count=len(left))
-                await self._publish(left)
+                unsent = await self._publish(left)
                 await self.flush()
+                if unsent:
+                    await self._give_back(unsent)
+                    return total + len(left)
             total += len(left)
             if len(rows) < _SWEEP_LIMIT:
                 return total
 
-    async def _publish(self, outgoing: Sequence[Outgoing]) -> None:
+    async def _give_back(self, ids: Sequence[UUID]) -> None:
+        async with transaction(self._pool) as connection:
+            await give_back(connection, ids, now=self._clock.now())
+
+    async def _publish(self, outgoing: Sequence[Outgoing]) -> list[UUID]:
+        """Publish rows and note which are confirmed; return those of which nobody knows whether they arrived."""
         packed = list(self._pack(outgoing))
         ids = [row.id for row in outgoing]
         self._in_flight.update(ids)
         confirmed: list[UUID] = []
+        unknown: list[UUID] = []
         try:
             outcomes = await self._bus.publish([parcel for parcel, _ in packed])
             await failpoint("confirmed")
@@ -169,6 +186,9 @@ class Relay:
                     confirmed += [row.id for row in rows]
                 elif outcome is Outcome.UNROUTABLE:
                     log.error("nobody hears this", action="unroutable", routing_key=parcel.routing_key, count=len(rows))
+                else:
+                    unknown += [row.id for row in rows]
+            return unknown
         finally:
             self._in_flight.difference_update(set(ids).difference(confirmed))
             self._confirmed += confirmed

@@ -71,12 +71,13 @@ class RabbitBus:
     async def consume(self, queue: str, *, prefetch: int) -> AsyncIterator[Consumption]:
         """Subscribe over a connection of its own, closed at the end."""
         connection = await _connect(self._url, f"{self._name} consuming")
+        consumption = _RabbitConsumption(queue)
         try:
-            consumption = _RabbitConsumption(queue)
             await _guarded(consumption.start(connection, prefetch))
             yield consumption
             await consumption.cancel()
         finally:
+            consumption.unwatch()
             await _close(connection)
 
     async def check(self) -> None:
@@ -152,6 +153,7 @@ class _RabbitConsumption:
         self._queue: Any = None
         self._tag = ""
         self._watchdog: asyncio.Task[None] | None = None
+        self._stopped = False
 
     async def start(self, connection: AbstractConnection, prefetch: int) -> None:
         self._channel = await connection.channel(publisher_confirms=False)
@@ -162,7 +164,8 @@ class _RabbitConsumption:
         underlay.on_consumer_cancel_callbacks.add(self._lost("cancelled by the broker"))
         self._queue = await self._channel.get_queue(self._queue_name, ensure=False)
         self._tag = await self._queue.consume(self._on_message, timeout=_CONNECT_SECONDS)
-        self._watchdog = asyncio.create_task(self._watch(connection), name=f"watchdog {self._queue_name}")
+        watching = await connection.channel(publisher_confirms=False)
+        self._watchdog = asyncio.create_task(self._watch(watching), name=f"watchdog {self._queue_name}")
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         deliveries: list[Delivery] = []
@@ -170,7 +173,7 @@ class _RabbitConsumption:
         while True:
             if isinstance(item, BusUnavailableError):
                 raise item
-            if item is None:
+            if item is None or self._stopped:
                 self._arrived.put_nowait(None)
                 return deliveries
             deliveries.append(item)
@@ -187,11 +190,14 @@ class _RabbitConsumption:
             raise BusUnavailableError(str(error)) from error
 
     def stop(self) -> None:
+        self._stopped = True
         self._arrived.put_nowait(None)
 
-    async def cancel(self) -> None:
+    def unwatch(self) -> None:
         if self._watchdog is not None:
             self._watchdog.cancel()
+
+    async def cancel(self) -> None:
         with suppress(*_BROKEN, asyncio.CancelledError):
             await self._queue.cancel(self._tag, timeout=_CONNECT_SECONDS)
 
@@ -217,19 +223,17 @@ class _RabbitConsumption:
 
         return lost
 
-    async def _watch(self, connection: AbstractConnection) -> None:
+    async def _watch(self, channel: AbstractChannel) -> None:
         """Ask the broker now and then whether it still knows this consumer; silence is the worst failure."""
-        channel = await connection.channel(publisher_confirms=False)
-        while True:
-            await asyncio.sleep(_WATCH_SECONDS)
-            try:
+        try:
+            while True:
+                await asyncio.sleep(_WATCH_SECONDS)
                 queue = await channel.declare_queue(self._queue_name, passive=True, timeout=_CONNECT_SECONDS)
-            except _BROKEN as error:
-                self._lost(f"watchdog: {error}")()
-                return
-            if queue.declaration_result.consumer_count == 0:
-                self._lost("the broker has no consumer")()
-                return
+                if queue.declaration_result.consumer_count == 0:
+                    self._lost("the broker has no consumer")()
+                    return
+        except _BROKEN as error:
+            self._lost(f"watchdog: {error or type(error).__name__}")()
 
 
 async def _connect(url: str, name: str) -> AbstractConnection:

@@ -24,6 +24,9 @@ RETRY_DELAYS = (1, 5, 30)
 DELIVERY_LIMIT = 20
 """How often the broker delivers one message that is never settled. 3.10 has no limit of its own, 4.x this one."""
 
+_LOOKS = 1_000_000_000
+"""How often parked messages may be looked at: each look returns them, which 4.x allows 20 times unless it is told."""
+
 _MANIFEST = Path(__file__).with_name("manifest.json")
 
 
@@ -160,7 +163,7 @@ def queues(manifest: Manifest) -> list[dict[str, Any]]:
     for service in manifest.services:
         found.append(_queue(work_queue_of(service), _work_arguments(service)))
         found += [_queue(retry_queue_of(service, delay), _retry_arguments(service, delay)) for delay in RETRY_DELAYS]
-        found.append(_queue(parking_queue_of(service), {}))
+        found.append(_queue(parking_queue_of(service), {"x-delivery-limit": _LOOKS}))
     return found
 
 

@@ -14,7 +14,6 @@ from typing import Any
 from shared.clock import Clock
 from shared.messaging.bus import BusUnavailableError, Consumption, Delivery, Outcome, Parcel
 from shared.messaging.topology import (
-    RETRY_DELAYS,
     STATUS_EXCHANGE,
     Manifest,
     bindings,
@@ -23,7 +22,6 @@ from shared.messaging.topology import (
     parking_queue_of,
     queues,
     retry_exchange_of,
-    retry_queue_of,
     work_queue_of,
 )
 
@@ -98,9 +96,11 @@ class MemoryBroker:
     def break_connections(self) -> None:
         """Cut every connection: consumptions end, publishes on their way have an unknown outcome."""
         self.breaks += 1
-        for queue in self._queues.values():
-            for consumer in tuple(queue.consumers):
-                consumer.lose("connection closed")
+        lost = [consumer for queue in self._queues.values() for consumer in queue.consumers]
+        for consumer in lost:  # all before any: nobody gets what another has just lost
+            consumer.lose("connection closed")
+        for consumer in lost:
+            self.unsubscribe(consumer.queue, consumer)
 
     def go_away(self) -> None:
         """Stop serving, as after a crash: connections break, none can be made; what was confirmed stays."""
@@ -132,7 +132,7 @@ class MemoryBroker:
 
     def may_read(self, login: str, queue: str) -> bool:
         """Tell whether a login may consume from a queue."""
-        own = {work_queue_of(login), parking_queue_of(login), *(retry_queue_of(login, each) for each in RETRY_DELAYS)}
+        own = {work_queue_of(login), parking_queue_of(login)}
         return queue in self._queues and (login not in self._services or queue in own)
 
     def accept(self, login: str, parcel: Parcel) -> Outcome:
@@ -259,13 +259,14 @@ class MemoryConsumption:
     """A running subscription, made by `MemoryBus.consume`.
 
     Attributes:
+        queue: the name of the queue that it reads.
         unsettled: by delivery tag, in the order of delivery.
     """
 
     def __init__(self, broker: MemoryBroker, queue: str, prefetch: int) -> None:
         self.unsettled: dict[int, StoredMessage] = {}
         self._broker = broker
-        self._queue = queue
+        self.queue = queue
         self._prefetch = prefetch
         self._arrived: asyncio.Queue[Delivery | BusUnavailableError | None] = asyncio.Queue()
         self._tags = 0
@@ -275,7 +276,7 @@ class MemoryConsumption:
     @property
     def has_room(self) -> bool:
         """Whether another delivery may be on its way before one is settled."""
-        return len(self.unsettled) < self._prefetch
+        return self._lost is None and len(self.unsettled) < self._prefetch
 
     def deliver(self, message: StoredMessage) -> None:
         """Take one message from the broker."""
@@ -296,9 +297,8 @@ class MemoryConsumption:
         )
 
     def lose(self, reason: str) -> None:
-        """End the subscription from the broker's side."""
-        self._lost = BusUnavailableError(f"{self._queue}: {reason}")
-        self._broker.unsubscribe(self._queue, self)
+        """Hear that the connection is gone; the broker takes back what is unsettled."""
+        self._lost = BusUnavailableError(f"{self.queue}: {reason}")
         self._arrived.put_nowait(self._lost)
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
@@ -318,7 +318,7 @@ class MemoryConsumption:
             raise self._lost
         for tag in [tag for tag in self.unsettled if tag <= up_to.tag]:
             del self.unsettled[tag]
-        self._broker.settle(self._queue)
+        self._broker.settle(self.queue)
 
     def stop(self) -> None:
         """End the next `receive`."""

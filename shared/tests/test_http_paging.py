@@ -138,7 +138,10 @@ def test_whatever_is_given_as_a_cursor_is_one_or_a_problem(cursor: str) -> None:
 
 
 @given(
-    st.text(st.characters(exclude_categories=["Cs"])), st.integers(), st.datetimes(timezones=st.just(UTC)), st.uuids()
+    st.text(st.characters(exclude_categories=["Cs"])),
+    st.integers(-(2**63), 2**63 - 1),
+    st.datetimes(timezones=st.just(UTC)),
+    st.uuids(),
 )
 def test_every_cursor_is_read_back_and_travels_in_a_url(
     text: str, number: int, moment: datetime, identity: UUID
