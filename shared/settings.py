@@ -15,7 +15,7 @@ def settings_of(service: str) -> SettingsConfigDict:
 
 
 def _common(name: str) -> AliasChoices:
-    return AliasChoices(f"TENURE_{name.upper()}", name)
+    return AliasChoices(f"TENURE_{name.upper()}")
 
 
 class ServiceSettings(BaseSettings):

@@ -342,3 +342,16 @@ async def test_a_database_that_is_away_at_the_start_delays_consuming_by_seconds_
         stopping.set()
         await hurry(clock, running.done)
         await running
+
+
+async def test_a_service_that_dies_takes_its_process_with_it(kernel: Kernel) -> None:
+    async def fail() -> None:
+        raise RuntimeError("a bug")
+
+    with pytest.raises(ExceptionGroup) as raised:
+        await asyncio.wait_for(
+            run_all([service_of(kernel, fail)], no_app, host="127.0.0.1", port=free_port(), stopping=asyncio.Event()),
+            10,
+        )
+
+    assert raised.group_contains(RuntimeError, match="a bug")

@@ -119,3 +119,13 @@ def test_settings_come_from_given_variables_before_the_process_own(monkeypatch: 
     assert (settings.port, settings.grace_days, settings.log_level) == (9100, 1, "error")
     assert settings.admin_key.get_secret_value() == "another"
     assert settings.broker_url == "amqp://billing:pw@broker/"
+
+
+def test_variables_that_are_not_ours_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, OWN | {"LOG_LEVEL": "TRACE", "LOG_FORMAT": "xml", "AMQP_URL": "amqp://x/", "ADMIN_KEY": "x"})
+
+    settings = BillingSettings()
+
+    assert (settings.log_level, settings.log_format) == ("info", "json")
+    assert settings.common_amqp_url is None
+    assert settings.admin_key.get_secret_value() == "key"
