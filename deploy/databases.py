@@ -29,6 +29,9 @@ _CONNECT_SECONDS = 10.0
 
 _LOGIN_SETTINGS = (
     "ALTER ROLE %1$I SET search_path TO public",
+    # A plan made while a table was small must not be kept when it has grown; to plan anew costs less than one scan.
+    "ALTER ROLE %1$I SET plan_cache_mode TO force_custom_plan",
+    "ALTER ROLE %1$I SET jit TO off",
     "ALTER ROLE %1$I SET statement_timeout TO '30s'",
     "ALTER ROLE %1$I SET idle_in_transaction_session_timeout TO '30s'",
 )
