@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 import asyncpg
+import orjson
 
 from services.onboarding import queries
 from services.onboarding.definition import Context, Definition
@@ -237,7 +239,7 @@ async def load(connection: Connection, rows: Sequence[asyncpg.Record]) -> dict[U
 
 
 def _workflow(row: asyncpg.Record, steps: Mapping[str, Step]) -> Workflow:
-    plan = tuple(PlannedStep(**step | {"after": tuple(step["after"])}) for step in row["plan"])
+    plan = _plan(row["plan"])
     return Workflow(
         id=row["id"],
         kind=row["kind"],
@@ -250,6 +252,11 @@ def _workflow(row: asyncpg.Record, steps: Mapping[str, Step]) -> Workflow:
         updated_at=row["updated_at"],
         finished_at=row["finished_at"],
     )
+
+
+@lru_cache(maxsize=256)  # there is one text for each version of a definition
+def _plan(text: str) -> tuple[PlannedStep, ...]:
+    return tuple(PlannedStep(**step | {"after": tuple(step["after"])}) for step in orjson.loads(text))
 
 
 def _step(row: asyncpg.Record) -> Step:

@@ -99,7 +99,7 @@ async def insert_workflows(connection: Connection, workflows: Sequence[Mapping[s
         SELECT id, kind, version, tenant_id, customer_name, name_key, status, plan, request, seq, updated_at, updated_at
         FROM jsonb_to_recordset($1) AS new (
             id uuid, kind text, version integer, tenant_id text, customer_name text, name_key text, status text,
-            plan jsonb, request jsonb, seq bigint, updated_at timestamptz)
+            plan json, request jsonb, seq bigint, updated_at timestamptz)
         """,
         workflows,
     )

@@ -18,7 +18,7 @@ CREATE TABLE workflow (
     name_key      text NOT NULL,
     status        text NOT NULL DEFAULT 'running' CHECK (
         status IN ('running', 'compensating', 'needs_attention', 'completed', 'compensated', 'abandoned')),
-    plan          jsonb NOT NULL,                -- the steps as they were when it started
+    plan          json NOT NULL,                 -- the steps as they were when it started, in the text as it was written
     request       jsonb NOT NULL,
     failure       jsonb,
     seq           bigint NOT NULL DEFAULT 0,     -- of its last history entry
