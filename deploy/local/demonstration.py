@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from deploy.audit import Audit, audit
-from deploy.local import postgres, rabbitmq
+from deploy.local import container, postgres, rabbitmq
 from deploy.local.console import console, say_part
 from deploy.local.foreground import Interrupts, own_folder, run
 from deploy.local.installation import DEFAULT_PORT
@@ -146,6 +146,7 @@ def _throw_away_folder() -> Iterator[Path]:
 
 def _erase(folder: Path) -> None:
     postgres.erase(folder / "postgres")
+    container.erase(folder / "rabbitmq")
     rabbitmq.erase(folder / "rabbitmq")
 
 

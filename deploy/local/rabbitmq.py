@@ -290,7 +290,7 @@ class BrokerServer:
 
     async def _until_ready(self) -> None:
         deadline = time.monotonic() + _START_SECONDS
-        while not await _speaks_amqp(self.port):
+        while not await speaks_amqp(self.port):
             if self._has_ended():
                 raise ServerFailedError(f"RabbitMQ ended while starting. Its last words:\n{last_lines(self._log)}")
             if time.monotonic() > deadline:
@@ -379,7 +379,7 @@ def _no_services_started() -> Iterator[None]:
         _SERVICE_POLICY.unlink()
 
 
-async def _speaks_amqp(port: int) -> bool:
+async def speaks_amqp(port: int) -> bool:
     """Tell whether a server answers the first step of AMQP's handshake."""
     try:
         async with asyncio.timeout(_HANDSHAKE_SECONDS):

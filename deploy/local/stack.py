@@ -18,9 +18,10 @@ import asyncpg
 from aio_pika.exceptions import AMQPError
 
 from deploy.databases import APPLICATION, DatabaseUrls, create_databases
+from deploy.local.container import ContainerBroker, engine_answers
 from deploy.local.postgres import PostgresServer
 from deploy.local.processes import in_thread
-from deploy.local.rabbitmq import BrokerServer, find_broker
+from deploy.local.rabbitmq import BrokerServer, MissingBrokerError, find_broker
 from deploy.local.secrets import Secrets, load_or_create
 from deploy.manifest import manifest
 from deploy.operator import WATCHER_VARIABLE, keep_logins
@@ -45,7 +46,7 @@ class Stack:
         environment: what each service has to be told, by service.
         databases: all logins, for the operator and for audits; none of a service's but its own goes to it.
         postgres: the embedded server; None where databases were given.
-        broker: the embedded node; None where a broker was given.
+        broker: the embedded node; None where a broker was given or runs in a container.
         watcher_url: an AMQP login for subscribers outside.
     """
 
@@ -125,12 +126,25 @@ async def _broker(
     path = folder / "definitions.json"
     path.write_text(json.dumps(definitions(manifest(), passwords), indent=1), encoding="utf-8")
     path.chmod(0o600)
-    program = await in_thread(functools.partial(find_broker, say))
-    server = BrokerServer(folder / "rabbitmq", definitions=path.resolve(), program=program)
+    server = await _own_broker(folder / "rabbitmq", path.resolve(), say)
     await server.start()
     exits.push_async_callback(server.stop)
-    say(f"RabbitMQ    own node on port {server.port}{_took(started)}")
-    return server, {user: server.url(user, password) for user, password in passwords.items()}
+    where = "own node" if isinstance(server, BrokerServer) else "container"
+    say(f"RabbitMQ    {where} on port {server.port}{_took(started)}")
+    urls = {user: server.url(user, password) for user, password in passwords.items()}
+    return server if isinstance(server, BrokerServer) else None, urls
+
+
+async def _own_broker(folder: Path, definitions: Path, say: Say) -> BrokerServer | ContainerBroker:
+    """Choose what runs the broker: RabbitMQ on this machine, installed if need be, else a Docker engine."""
+    try:
+        program = await in_thread(functools.partial(find_broker, say))
+    except MissingBrokerError:
+        if not await in_thread(engine_answers):
+            raise
+        say("RabbitMQ    not on this machine; a Docker engine runs it, which may have to download it first")
+        return ContainerBroker(folder, definitions=definitions)
+    return BrokerServer(folder, definitions=definitions, program=program)
 
 
 def _given_databases() -> Mapping[str, DatabaseUrls] | None:
