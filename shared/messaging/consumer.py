@@ -125,6 +125,10 @@ class Consumer:
             await self._take(arrivals[start : start + BATCH_EVENTS])
 
     async def _take(self, arrivals: Sequence[Arrival]) -> None:
+        with structlog.contextvars.bound_contextvars(**_ids(arrivals)):
+            await self._take_bound(arrivals)
+
+    async def _take_bound(self, arrivals: Sequence[Arrival]) -> None:
         try:
             outgoing = await self._transact_patiently(arrivals)
         except BusUnavailableError:
@@ -135,7 +139,7 @@ class Consumer:
                 for arrival in arrivals:
                     await self._take([arrival])
                 return
-            log.exception("message failed", action="message_failed", type=arrivals[0].event.type)
+            log.exception("message failed", action="message_failed")
             await self._ladder.climb(arrivals[0], error)
             return
         await self._relay.send(outgoing)
@@ -171,6 +175,16 @@ class Consumer:
         await failpoint("after_commit")
         self.on_commit()
         return outgoing
+
+
+def _ids(arrivals: Sequence[Arrival]) -> dict[str, str]:
+    """Name the message that log lines are about; of a batch there is none, and what fails is tried again alone."""
+    if len(arrivals) > 1:
+        return {}
+    event = arrivals[0].event
+    ids = {"message_id": event.id, "type": event.type, "tenant_id": event.message.tenant_id}
+    ids |= {"workflow_id": event.workflow_id, "step": event.step, "causation_id": event.causation_id}
+    return {name: str(value) for name, value in ids.items() if value is not None}
 
 
 def backoff(attempt: int) -> float:

@@ -46,7 +46,7 @@ class Ladder:
             await self._park(arrival, f"{type(error).__name__}: {error}")
             return
         delay = RETRY_DELAYS[arrival.attempt]
-        log.warning("message waits", action="message_retried", type=arrival.event.type, delay_seconds=delay)
+        log.warning("message waits", action="message_retried", delay_seconds=delay)
         headers: dict[str, str | int] = {ATTEMPT: arrival.attempt + 1, ORIGIN: arrival.origin}
         await self._publish(f"retry.{delay}s", join_batch([arrival.raw]), BATCH, headers)
 
@@ -62,7 +62,7 @@ class Ladder:
         await self._publish("parking", rejected.body, rejected.content_type, headers)
 
     async def _park(self, arrival: Arrival, detail: str) -> None:
-        log.error("message parked", action="message_parked", reason="failed", type=arrival.event.type, detail=detail)
+        log.error("message parked", action="message_parked", reason="failed", detail=detail)
         headers = self._parking_headers("failed", detail, arrival.origin, arrival.attempt)
         await self._publish("parking", join_batch([arrival.raw]), BATCH, headers)
 

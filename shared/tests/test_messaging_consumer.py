@@ -2,6 +2,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import pytest
+import structlog
 
 from deploy.databases import DatabaseUrls
 from shared.contracts.base import Message
@@ -129,6 +130,28 @@ async def test_one_that_always_fails_climbs_the_ladder_and_is_parked(service: On
     assert [decode(raw) for raw in parse_batch(parked.body)] == [ask]
     assert await service.effects() == []
     assert service.is_quiet()
+
+
+async def test_what_is_logged_of_a_message_names_it_and_its_workflow(service: OneService) -> None:
+    service.script.trouble = trouble_with("bad")
+    ask = open_account("bad")
+    await service.publish(open_account("t1"), ask)
+
+    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as lines:
+        async with service.consuming():
+            await service.until(lambda: len(service.parked()) == 1)
+
+    named = {
+        "message_id": str(ask.id),
+        "type": "billing.open_account.v1",
+        "tenant_id": "bad",
+        "workflow_id": str(ask.workflow_id),
+        "step": ask.step,
+    }
+    about = [line for line in lines if line["action"] in {"message_failed", "message_retried", "message_parked"}]
+    assert {line["action"] for line in about} == {"message_failed", "message_retried", "message_parked"}
+    assert [line for line in about if not named.items() <= line.items()] == []
+    assert [line for line in lines if line["action"] == "batch_split" and "message_id" in line] == []
 
 
 async def test_one_that_recovers_on_the_ladder_takes_effect_once(service: OneService) -> None:
