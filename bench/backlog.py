@@ -15,17 +15,18 @@ from shared.contracts import billing, identity, metrics, provisioning, tenant
 from shared.contracts.base import Message
 from shared.ids import TimeOrderedIds
 from shared.messaging.bus import Outcome, Parcel
-from shared.messaging.event import Event
+from shared.messaging.event import BATCH, Event, join_batch
 from shared.messaging.rabbitmq import RabbitBus
 from shared.messaging.topology import exchange_of
 
 _AT_ONCE = 1000
+_TOGETHER = 200
 _POLL_SECONDS = 0.1
 _LONGEST_SECONDS = 600.0
 
 
 async def peak_memory(stack: Stack, service: str, *, messages: int) -> tuple[int, float]:
-    """Fill a service's queue with single messages, let the service start and work until the queue is empty.
+    """Fill a service's queue, half one by one and half in full batches; let it start, and work until that is empty.
 
     Returns:
         The most memory that the process had in use, in bytes, and the seconds from its start to the empty queue.
@@ -50,9 +51,18 @@ async def peak_memory(stack: Stack, service: str, *, messages: int) -> tuple[int
 
 
 async def _publish(bus: RabbitBus, events: list[Event]) -> None:
+    half = len(events) // 2
+    alone = [[event] for event in events[:half]]
+    together = [events[start : start + _TOGETHER] for start in range(half, len(events), _TOGETHER)]
     parcels = [
-        Parcel(exchange_of(event.publisher), event.type, event.encode(), "application/cloudevents+json", str(event.id))
-        for event in events
+        Parcel(
+            exchange_of(batch[0].publisher),
+            batch[0].type,
+            join_batch(event.encode() for event in batch),
+            BATCH,
+            str(batch[0].id),
+        )
+        for batch in (*alone, *together)
     ]
     if set(await bus.publish(parcels)) != {Outcome.CONFIRMED}:
         raise RuntimeError("the broker did not take all messages")

@@ -115,14 +115,16 @@ class Consumer:
     async def settle(self, deliveries: Sequence[Delivery]) -> None:
         """Give every event in the deliveries its place: handled, on the retry ladder, or parked."""
         arrivals: list[Arrival] = []
-        for delivery in deliveries:
-            for admitted in self._admission.admit(delivery):
-                if isinstance(admitted, Rejected):
-                    await self._ladder.park(admitted)
-                else:
-                    arrivals.append(admitted)
-        for start in range(0, len(arrivals), BATCH_EVENTS):
-            await self._take(arrivals[start : start + BATCH_EVENTS])
+        for admitted in (each for delivery in deliveries for each in self._admission.admit(delivery)):
+            if isinstance(admitted, Rejected):
+                await self._ladder.park(admitted)
+                continue
+            arrivals.append(admitted)
+            if len(arrivals) == BATCH_EVENTS:  # no more events than these are decoded at a time
+                await self._take(arrivals)
+                arrivals = []
+        if arrivals:
+            await self._take(arrivals)
 
     async def _take(self, arrivals: Sequence[Arrival]) -> None:
         with structlog.contextvars.bound_contextvars(**_ids(arrivals)):
@@ -133,16 +135,18 @@ class Consumer:
             outgoing = await self._transact_patiently(arrivals)
         except BusUnavailableError:
             raise
-        except Exception as error:
-            if len(arrivals) > 1:
-                log.warning("batch failed, one by one", action="batch_split", count=len(arrivals), error=repr(error))
-                for arrival in arrivals:
-                    await self._take([arrival])
-                return
-            log.exception("message failed", action="message_failed")
-            await self._ladder.climb(arrivals[0], error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the ladder is where it ends
+            failure = error
+        else:
+            await self._relay.send(outgoing)
             return
-        await self._relay.send(outgoing)
+        if len(arrivals) > 1:
+            log.warning("batch failed, one by one", action="batch_split", count=len(arrivals), error=repr(failure))
+            for arrival in arrivals:
+                await self._take([arrival])
+        else:
+            log.error("message failed", action="message_failed", exc_info=failure)
+            await self._ladder.climb(arrivals[0], failure)
 
     async def _transact_patiently(self, arrivals: Sequence[Arrival]) -> Sequence[Outgoing]:
         """Transact, waiting out outages without end and contention a few times."""
