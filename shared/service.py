@@ -1,6 +1,7 @@
 """The run loop that all six services share: open, serve, consume, and stop without dropping anything."""
 
 import asyncio
+import gc
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
@@ -38,6 +39,7 @@ Settings = TypeVar("Settings", bound=ServiceSettings)
 
 _KEEP_PARTITIONS_SECONDS = timedelta(hours=1).total_seconds()
 _RETRY_SECONDS = 1.0
+_GARBAGE_THRESHOLDS = (20_000, 20, 20)
 
 
 class NotReadyError(Exception):
@@ -264,9 +266,17 @@ def main(build: Builder[Settings], settings_class: type[Settings]) -> None:
 async def _serve_one(build: Builder[Settings], settings: Settings) -> None:
     stopping = stop_on_signals()
     async with build(settings, Ports()) as service:
+        _settle_garbage()
         log.info("started", action="started", service=service.name, host=settings.host, port=settings.port)
         await run_all([service], service.api, host=settings.host, port=settings.port, stopping=stopping)
     log.info("stopped", action="stopped", service=service.name)
+
+
+def _settle_garbage() -> None:
+    """Leave what was made at the start out of every later collection, and collect less often: a tenth of the time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GARBAGE_THRESHOLDS)
 
 
 async def run_all(

@@ -9,8 +9,9 @@ waits.
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
+from typing import Any, Self
 
 import structlog
 
@@ -102,18 +103,21 @@ class Consumer:
             self._consumption.stop()
 
     async def _pump(self, consumption: Consumption) -> None:
-        while not self._stopping:
-            deliveries = await consumption.receive(PREFETCH)
-            if not deliveries:
-                return
-            await failpoint("received")
-            await self.settle(deliveries)
-            await failpoint("before_ack")
-            await consumption.acknowledge(deliveries[-1])
-            await failpoint("acked")
+        """Handle batch after batch; while one is handled, what the one before it said leaves and it is acknowledged."""
+        async with _Behind(on_failure=consumption.stop) as behind:
+            while not self._stopping and (deliveries := await consumption.receive(PREFETCH)):
+                await failpoint("received")
+                outgoing = await self._settle(deliveries)
+                await behind.run(self._leave(consumption, outgoing, up_to=deliveries[-1]))
 
-    async def settle(self, deliveries: Sequence[Delivery]) -> None:
-        """Give every event in the deliveries its place: handled, on the retry ladder, or parked."""
+    async def _leave(self, consumption: Consumption, outgoing: Sequence[Outgoing], *, up_to: Delivery) -> None:
+        await self._relay.send(outgoing)
+        await failpoint("before_ack")
+        await consumption.acknowledge(up_to)
+        await failpoint("acked")
+
+    async def _settle(self, deliveries: Sequence[Delivery]) -> Sequence[Outgoing]:
+        """Give every event its place: handled, on the retry ladder, or parked; return what has still to be sent."""
         arrivals: list[Arrival] = []
         for admitted in (each for delivery in deliveries for each in self._admission.admit(delivery)):
             if isinstance(admitted, Rejected):
@@ -121,32 +125,29 @@ class Consumer:
                 continue
             arrivals.append(admitted)
             if len(arrivals) == BATCH_EVENTS:  # no more events than these are decoded at a time
-                await self._take(arrivals)
+                await self._relay.send(await self._take(arrivals))
                 arrivals = []
-        if arrivals:
-            await self._take(arrivals)
+        return await self._take(arrivals) if arrivals else []
 
-    async def _take(self, arrivals: Sequence[Arrival]) -> None:
+    async def _take(self, arrivals: Sequence[Arrival]) -> Sequence[Outgoing]:
         with structlog.contextvars.bound_contextvars(**_ids(arrivals)):
-            await self._take_bound(arrivals)
+            return await self._take_bound(arrivals)
 
-    async def _take_bound(self, arrivals: Sequence[Arrival]) -> None:
+    async def _take_bound(self, arrivals: Sequence[Arrival]) -> Sequence[Outgoing]:
         try:
-            outgoing = await self._transact_patiently(arrivals)
+            return await self._transact_patiently(arrivals)
         except BusUnavailableError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the ladder is where it ends
             failure = error
-        else:
-            await self._relay.send(outgoing)
-            return
         if len(arrivals) > 1:
             log.warning("batch failed, one by one", action="batch_split", count=len(arrivals), error=repr(failure))
             for arrival in arrivals:
-                await self._take([arrival])
+                await self._relay.send(await self._take([arrival]))
         else:
             log.error("message failed", action="message_failed", exc_info=failure)
             await self._ladder.climb(arrivals[0], failure)
+        return []
 
     async def _transact_patiently(self, arrivals: Sequence[Arrival]) -> Sequence[Outgoing]:
         """Transact, waiting out outages without end and contention a few times."""
@@ -179,6 +180,51 @@ class Consumer:
         await failpoint("after_commit")
         self.on_commit()
         return outgoing
+
+
+class _Behind:
+    """Runs one piece of work after the other, in the order given, while its owner goes on; at most one at a time.
+
+    Args:
+        on_failure: called when a piece of work has failed, for an owner that waits for something else meanwhile; it
+            gets the failure when it gives the next piece, or leaves.
+    """
+
+    def __init__(self, *, on_failure: Callable[[], None]) -> None:
+        self._on_failure = on_failure
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._task is None:
+            return
+        if kind is not None:
+            if issubclass(kind, asyncio.CancelledError):
+                self._task.cancel()
+            await asyncio.wait([self._task])
+            return
+        await self._task
+
+    async def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Begin some work as soon as the one before it is done.
+
+        Raises:
+            Exception: what the one before it raised; the new one is not begun.
+        """
+        if self._task is not None:
+            try:
+                await self._task
+            except BaseException:
+                work.close()
+                raise
+        self._task = asyncio.create_task(work)
+        self._task.add_done_callback(self._look)
+
+    def _look(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            self._on_failure()
 
 
 def _ids(arrivals: Sequence[Arrival]) -> dict[str, str]:
