@@ -15,6 +15,7 @@ from shared.service import Kernel
 log = structlog.get_logger(__name__)
 
 _POLL_SECONDS = 0.25
+_OUTAGE_SECONDS = 1.0
 _LIMIT = 200
 _POSTPONED_SECONDS = 60.0
 
@@ -37,6 +38,7 @@ class Timers:
                 if not (is_unavailable(error) or isinstance(error, CONTENTION)):
                     raise
                 log.warning("timers wait for the database", action="timers_unavailable", error=repr(error))
+                await self._kernel.ports.clock.sleep(_OUTAGE_SECONDS)
             await self._kernel.ports.clock.sleep(_POLL_SECONDS)
 
     async def fire(self) -> int:
