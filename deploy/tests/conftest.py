@@ -128,6 +128,8 @@ def _import_path() -> list[str]:
 
 def _interpreter(account: Account | None) -> str:
     """Return a Python of our version that an account can run; ours may be below root's home."""
+    if account is not None and not reachable(ROOT / "deploy", account):
+        pytest.skip(f"{account.name} cannot reach this checkout, which is in a private folder")
     name = f"python3.{sys.version_info.minor}"
     for candidate in (sys.executable, f"/usr/bin/{name}", f"/usr/local/bin/{name}"):
         if account is None or (Path(candidate).exists() and reachable(Path(candidate), account)):
