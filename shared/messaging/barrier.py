@@ -3,10 +3,14 @@
 The sub-transaction barrier of dtm, set-based: an operation is one row per (workflow, step), inserted in the transaction
 of its effect. An ask whose row exists is answered as before or, after its undo, not at all. An undo that comes first
 leaves the row that keeps the ask from ever taking effect. A refusal that may be asked again leaves no row.
+
+An operation that changes what was there before leaves a before-image in its row. The undo takes it out, so that it is
+brought back once: an undo that is repeated later finds nothing to restore and cannot undo somebody else's change.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -63,8 +67,15 @@ async def enter(connection: Connection, asks: Sequence[Event]) -> Entered:
     )
 
 
-async def remember(connection: Connection, answers: Mapping[Key, Message]) -> None:
-    """Keep the answer of each operation, and whether it was a refusal; forget those that may be asked again."""
+async def remember(
+    connection: Connection, answers: Mapping[Key, Message], befores: Mapping[Key, Any] | None = None
+) -> None:
+    """Keep the answer of each operation, and whether it was a refusal; forget those that may be asked again.
+
+    Args:
+        befores: what operations found and changed, as JSON; none for those that are not named.
+    """
+    before = befores or {}
     lasting = {key: answer for key, answer in answers.items() if not _may_be_asked_again(answer)}
     await connection.execute(
         """
@@ -72,9 +83,10 @@ async def remember(connection: Connection, answers: Mapping[Key, Message]) -> No
             DELETE FROM operation USING unnest($6::uuid[], $7::text[]) AS old (workflow_id, step)
             WHERE (operation.workflow_id, operation.step) = (old.workflow_id, old.step)
         )
-        UPDATE operation SET state = new.state, answer_type = new.answer_type, answer = new.answer
-        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bytea[])
-            AS new (workflow_id, step, state, answer_type, answer)
+        UPDATE operation
+        SET state = new.state, answer_type = new.answer_type, answer = new.answer, before = new.before
+        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bytea[], $8::jsonb[])
+            AS new (workflow_id, step, state, answer_type, answer, before)
         WHERE (operation.workflow_id, operation.step) = (new.workflow_id, new.step)
         """,
         *_columns(lasting),
@@ -82,19 +94,39 @@ async def remember(connection: Connection, answers: Mapping[Key, Message]) -> No
         [answer.routing_key() for answer in lasting.values()],
         [orjson.dumps(answer.model_dump(mode="json", by_alias=True)) for answer in lasting.values()],
         *_columns(answers.keys() - lasting.keys()),
+        [before.get(key) for key in lasting],
     )
 
 
-async def close(connection: Connection, undos: Sequence[Event]) -> None:
-    """Close operations for good: whatever asks for them later takes no effect."""
-    await connection.execute(
+async def close(connection: Connection, undos: Sequence[Event]) -> dict[Key, Any]:
+    """Close operations for good: whatever asks for them later takes no effect.
+
+    Returns:
+        The before-images that are to be brought back now, of operations that have one and were not closed before.
+    """
+    rows = await connection.fetch(
         """
         INSERT INTO operation (workflow_id, step, state)
         SELECT DISTINCT workflow_id, step, 'undone' FROM unnest($1::uuid[], $2::text[]) AS key (workflow_id, step)
         ORDER BY workflow_id, step
         ON CONFLICT (workflow_id, step) DO UPDATE SET state = 'undone', answer_type = NULL, answer = NULL
+        RETURNING workflow_id, step, before  -- as whoever was at work on the row a moment ago has left it
         """,
         *_columns(key_of(event) for event in undos),
+    )
+    befores = {(row["workflow_id"], row["step"]): row["before"] for row in rows if row["before"] is not None}
+    if befores:
+        await _forget_befores(connection, befores)
+    return befores
+
+
+async def _forget_befores(connection: Connection, keys: Iterable[Key]) -> None:
+    await connection.execute(
+        """
+        UPDATE operation SET before = NULL FROM unnest($1::uuid[], $2::text[]) AS key (workflow_id, step)
+        WHERE (operation.workflow_id, operation.step) = (key.workflow_id, key.step)
+        """,
+        *_columns(keys),
     )
 
 

@@ -7,7 +7,7 @@ from shared.contracts.base import Message
 from shared.ids import Ids
 from shared.messaging import barrier
 from shared.messaging.event import Event, Outgoing
-from shared.messaging.subscriptions import Kind, Subscription, Subscriptions
+from shared.messaging.subscriptions import Changed, Kind, Restoration, Subscription, Subscriptions
 from shared.messaging.topology import exchange_of
 from shared.postgres import Connection
 
@@ -49,9 +49,9 @@ class Dispatch:
         self, connection: Connection, subscription: Subscription, events: Sequence[Event]
     ) -> Sequence[Outgoing]:
         match subscription.kind:
-            case Kind.DO:
+            case Kind.DO | Kind.CHANGE:
                 return await self._do(connection, subscription, events)
-            case Kind.UNDO:
+            case Kind.UNDO | Kind.RESTORE:
                 return await self._undo(connection, subscription, events)
             case Kind.HEAR:
                 said = await subscription.handler(connection, [event.message for event in events])
@@ -67,16 +67,24 @@ class Dispatch:
         answers = dict(entered.answered)
         if entered.fresh:
             said = await subscription.handler(connection, [ask.message for ask in entered.fresh])
-            fresh = {barrier.key_of(ask): answer for ask, answer in zip(entered.fresh, said, strict=True)}
-            await barrier.remember(connection, fresh)
-            answers |= fresh
+            changes = said if subscription.kind is Kind.CHANGE else [Changed(answer) for answer in said]
+            fresh = dict(zip(map(barrier.key_of, entered.fresh), changes, strict=True))
+            await barrier.remember(
+                connection,
+                {key: changed.answer for key, changed in fresh.items()},
+                {key: changed.before for key, changed in fresh.items() if changed.before is not None},
+            )
+            answers |= {key: changed.answer for key, changed in fresh.items()}
         return [self._answer(ask, answers[barrier.key_of(ask)]) for ask in asks if barrier.key_of(ask) in answers]
 
     async def _undo(
         self, connection: Connection, subscription: Subscription, undos: Sequence[Event]
     ) -> Sequence[Outgoing]:
-        await barrier.close(connection, undos)
-        said = await subscription.handler(connection, [undo.message for undo in undos])
+        befores = await barrier.close(connection, undos)
+        given: Sequence[object] = [undo.message for undo in undos]
+        if subscription.kind is Kind.RESTORE:
+            given = [Restoration(undo.message.tenant_id, befores.pop(barrier.key_of(undo), None)) for undo in undos]
+        said = await subscription.handler(connection, given)
         return [self._answer(undo, answer) for undo, answer in zip(undos, said, strict=True)]
 
     def _answer(self, ask: Event, message: Message) -> Outgoing:

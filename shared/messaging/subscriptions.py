@@ -23,6 +23,10 @@ class Kind(Enum):
     """An ask: the barrier lets it through once per workflow step, and never after its undo."""
     UNDO = "undo"
     """The undo of an ask: once, whether the ask came before, comes later, or never comes."""
+    CHANGE = "change"
+    """An ask like `DO` that changes what is there; the barrier keeps what that was."""
+    RESTORE = "restore"
+    """The undo of a `CHANGE`, given what was there before."""
     HEAR = "hear"
     """A fact: once per message."""
     FOLLOW = "follow"
@@ -53,6 +57,50 @@ def undo(handler: Callable[..., Awaitable[Sequence[Fact]]]) -> Subscription:
         handler: ``(connection, asks, *, dependencies) -> facts``.
     """
     return Subscription(Kind.UNDO, handler)
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What an ask that changes something came to.
+
+    Attributes:
+        answer: the fact that answers it.
+        before: what was found and changed, as JSON, for the undo; None where nothing was changed.
+    """
+
+    answer: Fact
+    before: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Restoration:
+    """What an undo has to bring back.
+
+    Attributes:
+        tenant_id: whose it is.
+        before: what the ask had found and changed; None where it changed nothing, or that was brought back already.
+    """
+
+    tenant_id: str
+    before: Mapping[str, Any] | None
+
+
+def change(handler: Callable[..., Awaitable[Sequence[Changed]]]) -> Subscription:
+    """Answer each ask of a batch, in order, with a fact and with what it found and changed.
+
+    Args:
+        handler: ``(connection, asks, *, dependencies) -> changes``.
+    """
+    return Subscription(Kind.CHANGE, handler)
+
+
+def restore(handler: Callable[..., Awaitable[Sequence[Fact]]]) -> Subscription:
+    """Bring back what each undo of a batch names and answer with one fact each, in order.
+
+    Args:
+        handler: ``(connection, restorations, *, dependencies) -> facts``.
+    """
+    return Subscription(Kind.RESTORE, handler)
 
 
 def hear(handler: Callable[..., Awaitable[Sequence[Fact]]]) -> Subscription:

@@ -10,6 +10,7 @@ from shared.messaging import barrier
 from shared.messaging.barrier import Entered, Key, key_of
 from shared.messaging.event import Event, UndecodableError
 from shared.postgres import Pool, transaction
+from shared.testing.eventually import eventually
 from shared.testing.three_services import asked, told
 
 OPENED = AccountOpened(tenant_id="t1", account_id="a1")
@@ -214,3 +215,73 @@ def test_an_operation_is_named_by_its_workflow_and_step() -> None:
 def test_a_fact_that_was_told_names_no_operation() -> None:
     with pytest.raises(UndecodableError):
         key_of(told(OPENED))
+
+
+# Before-images
+
+
+async def change(pool: Pool, ask: Event, before: Mapping[str, object]) -> None:
+    async with transaction(pool) as connection:
+        await barrier.enter(connection, [ask])
+        await barrier.remember(connection, {key_of(ask): OPENED}, {key_of(ask): before})
+
+
+async def test_an_undo_is_given_what_its_ask_had_found(pool: Pool) -> None:
+    changed, untouched = ask(), ask()
+    await change(pool, changed, {"plan": "free"})
+    await enter(pool, untouched, answers={key_of(untouched): OPENED})
+
+    async with transaction(pool) as connection:
+        befores = await barrier.close(connection, [undo_of(changed), undo_of(untouched), undo_of(ask())])
+
+    assert befores == {key_of(changed): {"plan": "free"}}
+
+
+async def test_what_was_found_is_given_out_once(pool: Pool) -> None:
+    """An undo that is repeated late must not undo what another workflow has done since."""
+    changed = ask()
+    await change(pool, changed, {"plan": "free"})
+
+    async with transaction(pool) as connection:
+        first = await barrier.close(connection, [undo_of(changed)])
+    async with transaction(pool) as connection:
+        second = await barrier.close(connection, [undo_of(changed)])
+
+    assert (len(first), second) == (1, {})
+
+
+async def test_an_undo_that_was_rolled_back_gives_it_out_again(pool: Pool) -> None:
+    changed = ask()
+    await change(pool, changed, {"plan": "free"})
+
+    async with pool.acquire() as connection:
+        rolled_back = connection.transaction()
+        await rolled_back.start()
+        await barrier.close(connection, [undo_of(changed)])
+        await rolled_back.rollback()
+
+    async with transaction(pool) as connection:
+        assert len(await barrier.close(connection, [undo_of(changed)])) == 1
+
+
+async def test_an_undo_sees_what_the_ask_that_it_waited_for_has_found(pool: Pool) -> None:
+    changed = ask()
+
+    async def undo() -> Mapping[Key, object]:
+        async with transaction(pool) as connection:
+            return await barrier.close(connection, [undo_of(changed)])
+
+    async with transaction(pool) as connection:
+        await barrier.enter(connection, [changed])
+        undoing = asyncio.create_task(undo())
+        await eventually(lambda: _is_blocked(pool))
+        await barrier.remember(connection, {key_of(changed): OPENED}, {key_of(changed): {"plan": "free"}})
+
+    assert await undoing == {key_of(changed): {"plan": "free"}}
+
+
+async def _is_blocked(pool: Pool) -> bool:
+    waiting = (
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')"
+    )
+    return bool(await pool.fetchval(waiting))

@@ -15,7 +15,7 @@ from shared.contracts.billing import (
 from shared.contracts.tenant import TenantActivated, TenantDeactivated
 from shared.messaging.dispatch import Dispatch
 from shared.messaging.event import Event, Outgoing, decode
-from shared.messaging.subscriptions import Subscriptions, bind, do, follow
+from shared.messaging.subscriptions import Changed, Restoration, Subscriptions, bind, change, do, follow, restore
 from shared.postgres import Connection, transaction
 from shared.testing.one_service import OneService
 from shared.testing.three_services import asked, told
@@ -229,3 +229,50 @@ def test_it_names_what_it_has_handlers_for(service: OneService) -> None:
         "tenant.tenant_activated.v1",
         "tenant.tenant_deactivated.v1",
     }
+
+
+# What changes what is there
+
+
+async def test_an_undo_restores_what_its_ask_has_changed(service: OneService) -> None:
+    """Two tenants in one batch: one was changed, of the other nothing was."""
+    restored: list[Restoration] = []
+
+    async def change_plans(_connection: Connection, asks: Sequence[OpenAccount]) -> Sequence[Changed]:
+        return [
+            Changed(
+                AccountOpened(tenant_id=ask.tenant_id, account_id="a"),
+                before={"plan": "free"} if ask.tenant_id == "t1" else None,
+            )
+            for ask in asks
+        ]
+
+    async def restore_plans(_connection: Connection, restorations: Sequence[Restoration]) -> Sequence[Fact]:
+        restored.extend(restorations)
+        return [AccountVoided(tenant_id=each.tenant_id) for each in restorations]
+
+    dispatch = dispatch_with(service, {OpenAccount: change(change_plans), VoidAccount: restore(restore_plans)})
+    asks = [open_account("t1"), open_account("t2")]
+    await handle(service, *asks, dispatch=dispatch)
+    said = await handle(service, *map(undo_of, asks), dispatch=dispatch)
+    again_said = await handle(service, undo_of(asks[0]), dispatch=dispatch)
+
+    assert restored == [Restoration("t1", {"plan": "free"}), Restoration("t2", None), Restoration("t1", None)]
+    assert [event.message.tenant_id for event in (*said, *again_said)] == ["t1", "t2", "t1"]
+
+
+async def test_a_change_is_answered_as_before_when_it_is_asked_again(service: OneService) -> None:
+    calls: list[int] = []
+
+    async def change_plans(_connection: Connection, asks: Sequence[OpenAccount]) -> Sequence[Changed]:
+        calls.append(len(asks))
+        return [Changed(AccountOpened(tenant_id=ask.tenant_id, account_id="a"), before={}) for ask in asks]
+
+    dispatch = dispatch_with(service, {OpenAccount: change(change_plans)})
+    ask = open_account("t1")
+
+    first = await handle(service, ask, dispatch=dispatch)
+    second = await handle(service, again(ask), dispatch=dispatch)
+
+    assert calls == [1]
+    assert [event.message for event in first] == [event.message for event in second]
