@@ -1,6 +1,6 @@
 """All that onboarding tells everybody outside, on the exchange ``tenure.status``. Nothing is asked of it by message."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Literal
 
 from shared.contracts.base import Fact
@@ -17,8 +17,8 @@ class WorkflowStatusChanged(Fact):
 
     Attributes:
         workflow_id: the workflow.
-        kind: what it does: ``onboard``.
-        status: what it has become; ``running`` is told as ``started``.
+        kind: what it does, such as ``onboard``.
+        status: what it has become; the first ``running`` is told as ``started``.
         step: the step that has failed, once one has.
         error: why, as ``<code>: <sentence>``.
         occurred_at: when, by onboarding's clock.
@@ -39,7 +39,7 @@ class StepFailed(Fact):
 
     Attributes:
         workflow_id: the workflow.
-        kind: what it does: ``onboard``.
+        kind: what it does, such as ``onboard``.
         status: what the workflow has become by that.
         step: the step that has failed.
         attempt: how often it was asked.
@@ -63,7 +63,7 @@ class StepRetried(Fact):
 
     Attributes:
         workflow_id: the workflow.
-        kind: what it does: ``onboard``.
+        kind: what it does, such as ``onboard``.
         status: of the workflow; ``compensating`` says that it is an undo that is tried again.
         step: the step.
         attempt: the number of the attempt that comes.
@@ -77,4 +77,20 @@ class StepRetried(Fact):
     step: str
     attempt: int
     error: str
+    occurred_at: datetime
+
+
+class TenantExpiring(Fact):
+    """The day on which a tenant's contract ends is near.
+
+    Routing key on ``tenure.status``: ``warning.expiration.<tenantId>``.
+
+    Attributes:
+        expiration: the day, in UTC; the tenant is suspended when it begins.
+        offboarded_on: the day on which the tenant will be off-boarded, unless the contract is prolonged.
+        occurred_at: when, by onboarding's clock.
+    """
+
+    expiration: date
+    offboarded_on: date
     occurred_at: datetime

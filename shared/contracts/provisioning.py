@@ -11,11 +11,13 @@ class ProvisionEnvironment(Ask):
         isolation: ``pool``, ``bridge`` or ``silo``.
         region: where, or None for the default region.
         products: what is installed there.
+        connections: how many connections each login may hold, or None for the default.
     """
 
     isolation: str
     region: str | None = None
     products: tuple[ProductVersion, ...] = ()
+    connections: int | None = None
 
 
 class DeprovisionEnvironment(Ask):
@@ -50,3 +52,195 @@ class EnvironmentDeprovisioned(Fact):
     """Nothing of the environment is left."""
 
     answers = DeprovisionEnvironment
+
+
+class MoveEnvironment(Ask):
+    """Turn the tenant's environment into what another tier is entitled to.
+
+    Attributes:
+        isolation: ``pool``, ``bridge`` or ``silo``.
+        connections: how many connections each login may hold, or None for the default.
+    """
+
+    isolation: str
+    connections: int | None = None
+
+
+class MoveEnvironmentBack(Ask):
+    """Turn the environment into what it was found as."""
+
+    undoes = MoveEnvironment
+
+
+class EnvironmentMoved(Fact):
+    """The environment is as it was asked for.
+
+    Attributes:
+        isolation: what it is now.
+    """
+
+    answers = MoveEnvironment
+
+    isolation: str
+
+
+class EnvironmentMoveRefused(Refusal):
+    """The environment stays; codes ``unknown_environment``, ``unsupported_isolation``."""
+
+    answers = MoveEnvironment
+
+
+class EnvironmentMovedBack(Fact):
+    """The environment is not changed by that ask any more."""
+
+    answers = MoveEnvironmentBack
+
+
+class DeployProducts(Ask):
+    """Let exactly these products run in the tenant's environment.
+
+    Attributes:
+        products: each product at most once.
+    """
+
+    products: tuple[ProductVersion, ...]
+
+
+class RestoreDeployments(Ask):
+    """Let the products run again that were found."""
+
+    undoes = DeployProducts
+
+
+class ProductsDeployed(Fact):
+    """Exactly the products that were asked for run."""
+
+    answers = DeployProducts
+
+
+class DeploymentRefused(Refusal):
+    """What runs stays; codes ``unknown_environment``."""
+
+    answers = DeployProducts
+
+
+class DeploymentsRestored(Fact):
+    """Nothing else runs by that ask any more."""
+
+    answers = RestoreDeployments
+
+
+class ThrottleEnvironment(Ask):
+    """Let nobody work in the environment: logins end, and none is issued. Everything in it is kept.
+
+    Attributes:
+        reason: why, for those who ask for a login.
+    """
+
+    reason: str | None = None
+
+
+class UnthrottleEnvironment(Ask):
+    """Take the throttle back: the environment is as open as it was found."""
+
+    undoes = ThrottleEnvironment
+
+
+class EnvironmentThrottled(Fact):
+    """Nobody works in the environment."""
+
+    answers = ThrottleEnvironment
+
+
+class EnvironmentThrottlingRefused(Refusal):
+    """Nothing was changed; codes ``unknown_environment``."""
+
+    answers = ThrottleEnvironment
+
+
+class EnvironmentUnthrottled(Fact):
+    """The environment is not throttled by that ask any more."""
+
+    answers = UnthrottleEnvironment
+
+
+class ReleaseEnvironment(Ask):
+    """Let the tenant work in its environment again."""
+
+
+class RethrottleEnvironment(Ask):
+    """Take the release back: the environment is as throttled as it was found."""
+
+    undoes = ReleaseEnvironment
+
+
+class EnvironmentReleased(Fact):
+    """Logins are issued again."""
+
+    answers = ReleaseEnvironment
+
+
+class EnvironmentReleaseRefused(Refusal):
+    """Nothing was changed; codes ``unknown_environment``."""
+
+    answers = ReleaseEnvironment
+
+
+class EnvironmentRethrottled(Fact):
+    """The environment is not released by that ask any more."""
+
+    answers = RethrottleEnvironment
+
+
+class ExportData(Ask):
+    """Make an export of everything that the tenant keeps in its environment."""
+
+
+class DiscardExport(Ask):
+    """Delete the export that was made."""
+
+    undoes = ExportData
+
+
+class DataExported(Fact):
+    """The export can be fetched until it expires.
+
+    Attributes:
+        export_id: provisioning's name for it.
+        rows: how many, by table.
+        sha256: of the export, hexadecimal.
+    """
+
+    answers = ExportData
+
+    export_id: str
+    rows: dict[str, int]
+    sha256: str
+
+
+class DataExportRefused(Refusal):
+    """No export was made; codes ``unknown_environment``."""
+
+    answers = ExportData
+
+
+class ExportDiscarded(Fact):
+    """Nothing of an export made by that ask is left."""
+
+    answers = DiscardExport
+
+
+class RemoveEnvironment(Ask):
+    """Remove the environment with all its data and logins. Final: nothing brings them back."""
+
+
+class EnvironmentRemoved(Fact):
+    """Nothing of the environment is left, but an export, if one was made.
+
+    Attributes:
+        deleted: how many ``environments``, ``deployments`` and rows, by table.
+    """
+
+    answers = RemoveEnvironment
+
+    deleted: dict[str, int]

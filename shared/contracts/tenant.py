@@ -30,7 +30,7 @@ class RegisterTenant(Ask):
         phone: as the customer writes it.
         address: as the customer writes it.
         region: where the tenant wants to be; provisioning judges it.
-        expiration: the last day of the contract.
+        expiration: the day on which the contract ends: the tenant is suspended when it begins, in UTC.
         tags: the operator's labels.
         attributes: the operator's data.
     """
@@ -60,6 +60,8 @@ class TenantRegistered(Fact):
         plan: the billing plan of the tier.
         quotas: meter name to limit per month, for metrics.
         isolation: ``pool``, ``bridge`` or ``silo``, for provisioning.
+        connections: how many connections each login of the environment may hold, for provisioning; None for its own
+            default.
     """
 
     answers = RegisterTenant
@@ -67,6 +69,7 @@ class TenantRegistered(Fact):
     plan: str
     quotas: dict[str, int]
     isolation: str
+    connections: int | None = None
 
 
 class TenantRegistrationRefused(Refusal):
@@ -107,6 +110,276 @@ class TenantDeactivated(Fact):
     """The tenant is not open for business; billing stops to charge."""
 
     answers = DeactivateTenant
+
+
+class SuspendTenant(Ask):
+    """Suspend an active tenant.
+
+    Attributes:
+        reason: as the operator gave it, or ``expired``.
+    """
+
+    reason: str | None = None
+
+
+class LiftSuspension(Ask):
+    """Take the suspension back: the tenant is in the state in which it was found."""
+
+    undoes = SuspendTenant
+
+
+class TenantSuspended(Fact):
+    """The tenant is suspended."""
+
+    answers = SuspendTenant
+
+
+class TenantSuspensionRefused(Refusal):
+    """The tenant cannot be suspended; codes ``unknown_tenant``, ``wrong_state``."""
+
+    answers = SuspendTenant
+
+
+class SuspensionLifted(Fact):
+    """The tenant is not suspended by that ask any more."""
+
+    answers = LiftSuspension
+
+
+class ReactivateTenant(Ask):
+    """Open a suspended tenant for business again."""
+
+
+class WithdrawReactivation(Ask):
+    """Take the reactivation back: the tenant is in the state in which it was found."""
+
+    undoes = ReactivateTenant
+
+
+class TenantReactivated(Fact):
+    """The tenant is active again."""
+
+    answers = ReactivateTenant
+
+
+class TenantReactivationRefused(Refusal):
+    """The tenant cannot be reactivated; codes ``unknown_tenant``, ``wrong_state``."""
+
+    answers = ReactivateTenant
+
+
+class ReactivationWithdrawn(Fact):
+    """The tenant is not active by that ask any more."""
+
+    answers = WithdrawReactivation
+
+
+class ChangeTier(Ask):
+    """Put an active tenant on another tier.
+
+    Attributes:
+        tier: a tier of the catalog.
+    """
+
+    tier: str
+
+
+class RestoreTier(Ask):
+    """Put the tenant back on the tier on which it was found."""
+
+    undoes = ChangeTier
+
+
+class TierChanged(Fact):
+    """The tenant is on the tier; with what that means to the other services.
+
+    Attributes:
+        plan: the billing plan of the tier.
+        quotas: meter name to limit per month, for metrics.
+        isolation: ``pool``, ``bridge`` or ``silo``, for provisioning.
+        connections: how many connections each login of the environment may hold; None for provisioning's default.
+    """
+
+    answers = ChangeTier
+
+    tier: str
+    plan: str
+    quotas: dict[str, int]
+    isolation: str
+    connections: int | None = None
+
+
+class TierChangeRefused(Refusal):
+    """The tier stays; codes ``unknown_tenant``, ``wrong_state``, ``unknown_tier``, ``same_tier``."""
+
+    answers = ChangeTier
+
+
+class TierRestored(Fact):
+    """The tenant is not on another tier by that ask any more."""
+
+    answers = RestoreTier
+
+
+class ChangeProducts(Ask):
+    """Let an active tenant have exactly these products.
+
+    Attributes:
+        products: each product at most once; none at all is fine.
+    """
+
+    products: tuple[ProductVersion, ...]
+
+
+class RestoreProducts(Ask):
+    """Let the tenant have the products again that it was found with."""
+
+    undoes = ChangeProducts
+
+
+class ProductsChanged(Fact):
+    """The tenant has exactly the products that were asked for."""
+
+    answers = ChangeProducts
+
+
+class ProductChangeRefused(Refusal):
+    """The products stay; codes ``unknown_tenant``, ``wrong_state``, ``unknown_product``, ``duplicate_product``."""
+
+    answers = ChangeProducts
+
+
+class ProductsRestored(Fact):
+    """The tenant has no other products by that ask any more."""
+
+    answers = RestoreProducts
+
+
+class UpdateTenant(Ask):
+    """Change what a tenant is called, what it has and until when; it may be active or suspended.
+
+    Attributes:
+        customer_name: as the customer writes it.
+        expiration: the day on which the contract ends.
+        products: exactly those it has from now on, each at most once.
+    """
+
+    customer_name: str
+    expiration: date
+    products: tuple[ProductVersion, ...]
+
+
+class RestoreTenant(Ask):
+    """Give the tenant back the name, the expiration and the products that it was found with."""
+
+    undoes = UpdateTenant
+
+
+class TenantUpdated(Fact):
+    """The tenant is on record as it was asked for."""
+
+    answers = UpdateTenant
+
+
+class TenantUpdateRefused(Refusal):
+    """Nothing was changed.
+
+    Codes ``unknown_tenant``, ``wrong_state``, ``name_taken``, ``unknown_product``, ``duplicate_product``.
+    """
+
+    answers = UpdateTenant
+
+
+class TenantRestored(Fact):
+    """The tenant is not changed by that ask any more."""
+
+    answers = RestoreTenant
+
+
+class BeginOffboarding(Ask):
+    """Put a tenant on its way out; it may be active or suspended, or stuck on its way out from an earlier attempt.
+
+    Attributes:
+        reason: as the operator gave it, or ``expired``.
+    """
+
+    reason: str | None = None
+
+
+class CancelOffboarding(Ask):
+    """Put the tenant back into the state in which it was found."""
+
+    undoes = BeginOffboarding
+
+
+class OffboardingBegun(Fact):
+    """The tenant is on its way out."""
+
+    answers = BeginOffboarding
+
+
+class OffboardingRefused(Refusal):
+    """The tenant stays; codes ``unknown_tenant``, ``wrong_state``."""
+
+    answers = BeginOffboarding
+
+
+class OffboardingCancelled(Fact):
+    """The tenant is not on its way out by that ask any more."""
+
+    answers = CancelOffboarding
+
+
+class Deletion(Part):
+    """What a service deleted of a tenant, as it is certified.
+
+    Attributes:
+        service: which one.
+        deleted: how many of what, by name.
+        is_confirmed: False where an operator went on without the service's word.
+    """
+
+    service: str
+    deleted: dict[str, int] = Field(default_factory=dict)
+    is_confirmed: bool = True
+
+
+class ArchiveTenant(Ask):
+    """Keep of an off-boarded tenant only its archive record and the certificate of what was deleted. Final.
+
+    Attributes:
+        workflow_id: of the off-boarding.
+        reason: as the operator gave it, or ``expired``.
+        deletions: what every other service deleted.
+        export_id: provisioning's name for the export of the data, if one was made.
+        export_sha256: of the export, hexadecimal.
+        invoice_id: billing's name for the final invoice, if there was one.
+    """
+
+    workflow_id: str
+    reason: str | None = None
+    deletions: tuple[Deletion, ...]
+    export_id: str | None = None
+    export_sha256: str | None = None
+    invoice_id: str | None = None
+
+
+class TenantArchived(Fact):
+    """The archive record and the certificate are all that is left; the customer's name is free.
+
+    Attributes:
+        certificate_sha256: of the certificate in its canonical form, hexadecimal.
+    """
+
+    answers = ArchiveTenant
+
+    certificate_sha256: str
+
+
+class TenantArchivingRefused(Refusal):
+    """Nothing was changed; codes ``unknown_tenant``, ``wrong_state``."""
+
+    answers = ArchiveTenant
 
 
 class CatalogProduct(Part):
