@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 from datetime import date, datetime
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import asyncpg
 from fastapi import APIRouter, Depends, Query, Response
@@ -49,7 +49,7 @@ class Tenant(Resource):
     state: State
     is_active: bool
     dedicated_tenancy: bool = Field(description="Whether nothing that it runs on is shared with other tenants.")
-    tenant_email: str
+    tenant_email: str | None = Field(description="Null when the tenant is archived, like everything of a person.")
     tenant_phone: str | None
     tenant_address: str | None
     api_gateway_url: str
@@ -100,6 +100,19 @@ class TenantDetails(RequestBody):
         return {name.removeprefix("tenant_"): value for name, value in given.items()}
 
 
+class DeletionCertificate(Resource):
+    """What was deleted of a tenant when it was archived.
+
+    The digest is of the certificate as JSON with sorted keys, without whitespace, in UTF-8 (RFC 8785).
+    """
+
+    certificate: dict[str, Any] = Field(
+        description="`tenantId`, `customerName`, `tier`, `workflowId`, `reason`, `createdAt`, `archivedAt`, "
+        "`deletions` (a list of `service`, `deleted` and `isConfirmed`), `exportId`, `exportSha256` and `invoiceId`."
+    )
+    sha256: str = Field(description="Hexadecimal.")
+
+
 class TenantConfig(Resource):
     """What an application needs to send a tenant's users to the right place."""
 
@@ -119,6 +132,9 @@ class Tier(Resource):
     plan: str
     quotas: dict[str, int] = Field(description="Meter name to limit per calendar month.")
     isolation: str
+    connections: int | None = Field(
+        description="How many database connections each login of an environment may hold; null is the default."
+    )
     is_default: bool
     created_at: datetime
     retired_at: datetime | None = Field(description="Cannot be taken from then on.")
@@ -214,6 +230,17 @@ def _tenant_routes(pool: Pool, tenant_of: Callable[[asyncpg.Record], Tenant], cl
         assert row is not None  # it is locked
         response.headers["ETag"] = etag(row["version"])
         return tenant_of(row)
+
+    @router.get("/v1/tenants/{tenant_id}/certificate")
+    async def get_certificate(tenant_id: Identifier) -> DeletionCertificate:
+        """Return the certificate of what was deleted of an archived tenant."""
+        async with pool.acquire() as connection:
+            row = await queries.certificate(connection, tenant_id)
+        if row is None:
+            raise _unknown_tenant(tenant_id)
+        if row["content"] is None:
+            raise Problem(404, code="no_certificate", detail=f"Nothing is certified of tenant {tenant_id}.")
+        return DeletionCertificate(certificate=row["content"], sha256=row["sha256"])
 
     return router
 

@@ -1,15 +1,23 @@
 """What the tenant service does when it is asked. The last lines list all it hears and all it says."""
 
+import functools
 from collections.abc import Sequence
+from typing import Any
 
 import asyncpg
 
 from services.tenant import lifecycle, queries
+from services.tenant.certificates import Certificate, certify
+from services.tenant.changes import Move, Wish, bring_back, grant, take
+from services.tenant.lifecycle import State
+from services.tenant.refusals import why_not, why_not_now
+from services.tenant.turns import in_turn
 from shared.clock import Clock
 from shared.contracts import Fact
 from shared.contracts import tenant as contracts
-from shared.messaging.subscriptions import Subscriptions, do, undo
+from shared.messaging.subscriptions import Changed, Restoration, Subscriptions, change, do, restore, undo
 from shared.postgres import Connection
+from shared.text import name_key
 
 CATALOG = "catalog"
 """What stands for a tenant where the catalog is announced, which belongs to none."""
@@ -24,27 +32,19 @@ async def register_tenants(
 
 
 def _registration(ask: contracts.RegisterTenant, outcome: asyncpg.Record) -> Fact:
-    if outcome["refusal"] is not None:
-        return contracts.TenantRegistrationRefused(
-            tenant_id=ask.tenant_id, code=outcome["refusal"], detail=_why_not(ask, outcome["refusal"])
-        )
-    return contracts.TenantRegistered(
-        tenant_id=ask.tenant_id, plan=outcome["plan"], quotas=outcome["quotas"], isolation=outcome["isolation"]
-    )
+    if code := outcome["refusal"]:
+        detail = why_not(code, ask.model_dump())
+        return contracts.TenantRegistrationRefused(tenant_id=ask.tenant_id, code=code, detail=detail)
+    return contracts.TenantRegistered(tenant_id=ask.tenant_id, **_meaning(outcome))
 
 
-def _why_not(ask: contracts.RegisterTenant, code: str) -> str:
-    products = ", ".join(f"{product.name} {product.version}" for product in ask.products)
-    return {
-        "name_taken": f"A tenant named {ask.customer_name!r} is already registered.",
-        "unknown_tier": f"The catalog offers no tier {ask.tier!r}.",
-        "unknown_product": f"The catalog does not offer all of: {products}.",
-        "duplicate_product": f"A product can be taken at one version only, not: {products}.",
-    }[code]
+def _meaning(tier: asyncpg.Record) -> dict[str, Any]:
+    """Return what a tier means to the other services."""
+    return {name: tier[name] for name in ("plan", "quotas", "isolation", "connections")}
 
 
 async def deregister_tenants(connection: Connection, asks: Sequence[contracts.DeregisterTenant]) -> Sequence[Fact]:
-    """Remove each tenant's record, if there is one, and free its name."""
+    """Remove each tenant's record, if there is one, and free its name; an archive record is final and stays."""
     await queries.deregister(connection, [ask.tenant_id for ask in asks])
     return [contracts.TenantDeregistered(tenant_id=ask.tenant_id) for ask in asks]
 
@@ -53,21 +53,9 @@ async def activate_tenants(
     connection: Connection, asks: Sequence[contracts.ActivateTenant], *, clock: Clock
 ) -> Sequence[Fact]:
     """Open each registered tenant for business; the second of two asks for one tenant finds it open."""
-    tenant_ids = [ask.tenant_id for ask in asks]
-    outcomes = await queries.move(connection, tenant_ids, lifecycle.ACTIVATE, now=clock.now())
-    return [_activation(ask, outcome) for ask, outcome in zip(asks, outcomes, strict=True)]
-
-
-def _activation(ask: contracts.ActivateTenant, outcome: asyncpg.Record) -> Fact:
-    if outcome["moved"]:
-        return contracts.TenantActivated(tenant_id=ask.tenant_id)
-    if outcome["state"] is None:
-        return contracts.TenantActivationRefused(
-            tenant_id=ask.tenant_id, code="unknown_tenant", detail="There is no such tenant."
-        )
-    return contracts.TenantActivationRefused(
-        tenant_id=ask.tenant_id, code="wrong_state", detail=f"A tenant that is {outcome['state']} cannot be activated."
-    )
+    move = Move(lifecycle.ACTIVATE, contracts.TenantActivated, contracts.TenantActivationRefused, "activated")
+    changes = await take(connection, asks, move, clock=clock)
+    return [changed.answer for changed in changes]
 
 
 async def deactivate_tenants(
@@ -76,6 +64,161 @@ async def deactivate_tenants(
     """Take back the activation of each tenant that is open; any other stays as it is."""
     await queries.move(connection, [ask.tenant_id for ask in asks], lifecycle.DEACTIVATE, now=clock.now())
     return [contracts.TenantDeactivated(tenant_id=ask.tenant_id) for ask in asks]
+
+
+async def suspend_tenants(
+    connection: Connection, asks: Sequence[contracts.SuspendTenant], *, clock: Clock
+) -> Sequence[Changed]:
+    """Suspend each active tenant."""
+    move = Move(lifecycle.SUSPEND, contracts.TenantSuspended, contracts.TenantSuspensionRefused, "suspended")
+    return await take(connection, asks, move, clock=clock)
+
+
+async def lift_suspensions(
+    connection: Connection, restorations: Sequence[Restoration], *, clock: Clock
+) -> Sequence[Fact]:
+    """Put each tenant that is suspended by the ask back into the state in which it was found."""
+    return await bring_back(connection, restorations, contracts.SuspensionLifted, clock=clock)
+
+
+async def reactivate_tenants(
+    connection: Connection, asks: Sequence[contracts.ReactivateTenant], *, clock: Clock
+) -> Sequence[Changed]:
+    """Open each suspended tenant for business again."""
+    move = Move(lifecycle.REACTIVATE, contracts.TenantReactivated, contracts.TenantReactivationRefused, "reactivated")
+    return await take(connection, asks, move, clock=clock)
+
+
+async def withdraw_reactivations(
+    connection: Connection, restorations: Sequence[Restoration], *, clock: Clock
+) -> Sequence[Fact]:
+    """Put each tenant that is active by the ask back into the state in which it was found."""
+    return await bring_back(connection, restorations, contracts.ReactivationWithdrawn, clock=clock)
+
+
+async def begin_offboardings(
+    connection: Connection, asks: Sequence[contracts.BeginOffboarding], *, clock: Clock
+) -> Sequence[Changed]:
+    """Put each tenant on its way out; one that is on it already changes nothing, so cancelling leaves it there."""
+    move = Move(lifecycle.OFFBOARD, contracts.OffboardingBegun, contracts.OffboardingRefused, "off-boarded")
+    return await take(connection, asks, move, clock=clock)
+
+
+async def cancel_offboardings(
+    connection: Connection, restorations: Sequence[Restoration], *, clock: Clock
+) -> Sequence[Fact]:
+    """Put each tenant that is on its way out by the ask back into the state in which it was found."""
+    return await bring_back(connection, restorations, contracts.OffboardingCancelled, clock=clock)
+
+
+async def change_tiers(
+    connection: Connection, asks: Sequence[contracts.ChangeTier], *, clock: Clock
+) -> Sequence[Changed]:
+    """Put each active tenant on another tier that can be taken."""
+
+    def done(ask: contracts.ChangeTier, verdict: asyncpg.Record) -> Fact:
+        return contracts.TierChanged(tenant_id=ask.tenant_id, tier=ask.tier, **_meaning(verdict))
+
+    wish: Wish[contracts.ChangeTier] = Wish(
+        wanted=lambda ask: {"tier": ask.tier},
+        states=(State.ACTIVE,),
+        done=done,
+        refused=contracts.TierChangeRefused,
+        participle="put on another tier",
+    )
+    return await grant(connection, asks, wish, clock=clock)
+
+
+async def restore_tiers(connection: Connection, restorations: Sequence[Restoration], *, clock: Clock) -> Sequence[Fact]:
+    """Put each tenant that is on another tier by the ask back on the one on which it was found, retired or not."""
+    return await bring_back(connection, restorations, contracts.TierRestored, clock=clock)
+
+
+async def change_products(
+    connection: Connection, asks: Sequence[contracts.ChangeProducts], *, clock: Clock
+) -> Sequence[Changed]:
+    """Let each active tenant have exactly the products asked for; what it has already it may keep, retired or not."""
+    wish: Wish[contracts.ChangeProducts] = Wish(
+        wanted=lambda ask: {"products": _sorted(ask.products)},
+        states=(State.ACTIVE,),
+        done=lambda ask, _: contracts.ProductsChanged(tenant_id=ask.tenant_id),
+        refused=contracts.ProductChangeRefused,
+        participle="given other products",
+    )
+    return await grant(connection, asks, wish, clock=clock)
+
+
+async def restore_products(
+    connection: Connection, restorations: Sequence[Restoration], *, clock: Clock
+) -> Sequence[Fact]:
+    """Let each tenant that has other products by the ask have those again that it was found with."""
+    return await bring_back(connection, restorations, contracts.ProductsRestored, clock=clock)
+
+
+async def update_tenants(
+    connection: Connection, asks: Sequence[contracts.UpdateTenant], *, clock: Clock
+) -> Sequence[Changed]:
+    """Change the name, the expiration and the products of each tenant; the first to ask for a name gets it."""
+    wish: Wish[contracts.UpdateTenant] = Wish(
+        wanted=_terms,
+        states=(State.ACTIVE, State.SUSPENDED),
+        done=lambda ask, _: contracts.TenantUpdated(tenant_id=ask.tenant_id),
+        refused=contracts.TenantUpdateRefused,
+        participle="updated",
+    )
+    return await grant(connection, asks, wish, clock=clock)
+
+
+def _terms(ask: contracts.UpdateTenant) -> dict[str, Any]:
+    return {
+        "customer_name": ask.customer_name,
+        "name_key": name_key(ask.customer_name),
+        "expiration": ask.expiration.isoformat(),
+        "products": _sorted(ask.products),
+    }
+
+
+def _sorted(products: Sequence[contracts.ProductVersion]) -> list[dict[str, str]]:
+    return sorted((product.model_dump() for product in products), key=lambda product: product["name"])
+
+
+async def restore_tenants(
+    connection: Connection, restorations: Sequence[Restoration], *, clock: Clock
+) -> Sequence[Fact]:
+    """Give each tenant that the ask has changed the name, the expiration and the products back.
+
+    Raises:
+        asyncpg.UniqueViolationError: another tenant has taken the former name meanwhile, which nobody may take away
+            from it. The undo fails until the name is free or an operator decides.
+    """
+    return await bring_back(connection, restorations, contracts.TenantRestored, clock=clock)
+
+
+async def archive_tenants(
+    connection: Connection, asks: Sequence[contracts.ArchiveTenant], *, clock: Clock
+) -> Sequence[Fact]:
+    """Leave of each tenant on its way out the archive record and a certificate. Nothing undoes it."""
+    return await in_turn(asks, functools.partial(_archive, connection, clock=clock))
+
+
+async def _archive(connection: Connection, asks: Sequence[contracts.ArchiveTenant], *, clock: Clock) -> Sequence[Fact]:
+    now, tenant_ids = clock.now(), [ask.tenant_id for ask in asks]
+    await queries.lock_tenants(connection, tenant_ids)
+    records = await queries.records(connection, tenant_ids)
+    ready = {tenant_id for tenant_id, record in records.items() if record["state"] in lifecycle.ARCHIVE.sources}
+    certificates = {
+        ask.tenant_id: certify(ask, records[ask.tenant_id], archived_at=now) for ask in asks if ask.tenant_id in ready
+    }
+    await queries.archive(connection, list(certificates.values()), now=now)
+    return [_archived(ask.tenant_id, certificates.get(ask.tenant_id), records.get(ask.tenant_id)) for ask in asks]
+
+
+def _archived(tenant_id: str, certificate: Certificate | None, record: asyncpg.Record | None) -> Fact:
+    if certificate is not None:
+        return contracts.TenantArchived(tenant_id=tenant_id, certificate_sha256=certificate.sha256)
+    code, detail = why_not_now(record["state"] if record else None, "archived")
+    # An operator may mend it: past the point of no return a refusal is never the last word.
+    return contracts.TenantArchivingRefused(tenant_id=tenant_id, code=code, detail=detail, retryable=True)
 
 
 async def published_catalog(connection: Connection) -> contracts.CatalogPublished:
@@ -95,6 +238,19 @@ SUBSCRIPTIONS: Subscriptions = {
     contracts.DeregisterTenant: undo(deregister_tenants),
     contracts.ActivateTenant: do(activate_tenants),
     contracts.DeactivateTenant: undo(deactivate_tenants),
+    contracts.SuspendTenant: change(suspend_tenants),
+    contracts.LiftSuspension: restore(lift_suspensions),
+    contracts.ReactivateTenant: change(reactivate_tenants),
+    contracts.WithdrawReactivation: restore(withdraw_reactivations),
+    contracts.ChangeTier: change(change_tiers),
+    contracts.RestoreTier: restore(restore_tiers),
+    contracts.ChangeProducts: change(change_products),
+    contracts.RestoreProducts: restore(restore_products),
+    contracts.UpdateTenant: change(update_tenants),
+    contracts.RestoreTenant: restore(restore_tenants),
+    contracts.BeginOffboarding: change(begin_offboardings),
+    contracts.CancelOffboarding: restore(cancel_offboardings),
+    contracts.ArchiveTenant: do(archive_tenants),
 }
 
 PUBLISHES = (
@@ -104,5 +260,25 @@ PUBLISHES = (
     contracts.TenantActivated,
     contracts.TenantActivationRefused,
     contracts.TenantDeactivated,
+    contracts.TenantSuspended,
+    contracts.TenantSuspensionRefused,
+    contracts.SuspensionLifted,
+    contracts.TenantReactivated,
+    contracts.TenantReactivationRefused,
+    contracts.ReactivationWithdrawn,
+    contracts.TierChanged,
+    contracts.TierChangeRefused,
+    contracts.TierRestored,
+    contracts.ProductsChanged,
+    contracts.ProductChangeRefused,
+    contracts.ProductsRestored,
+    contracts.TenantUpdated,
+    contracts.TenantUpdateRefused,
+    contracts.TenantRestored,
+    contracts.OffboardingBegun,
+    contracts.OffboardingRefused,
+    contracts.OffboardingCancelled,
+    contracts.TenantArchived,
+    contracts.TenantArchivingRefused,
     contracts.CatalogPublished,
 )

@@ -1,7 +1,7 @@
 """The states of a tenant and the ways between them, as data.
 
 The schema refuses every other way by itself (``tenant_transition`` in ``migrations/0001_tenant.sql``); a test compares
-the two tables pair by pair.
+the two tables pair by pair. A state is left on one of these ways, and taken back on one of these ways.
 """
 
 from dataclasses import dataclass
@@ -30,10 +30,12 @@ class Transition:
     Attributes:
         sources: the states it may start from.
         target: the state it leads to.
+        may_be_there: whether a tenant that is in the target state already may stay there as if it had come.
     """
 
     sources: tuple[State, ...]
     target: State
+    may_be_there: bool = False
 
 
 ACTIVATE = Transition((State.REGISTERED,), State.ACTIVE)
@@ -42,7 +44,11 @@ DEACTIVATE = Transition((State.ACTIVE,), State.REGISTERED)
 
 SUSPEND = Transition((State.ACTIVE,), State.SUSPENDED)
 REACTIVATE = Transition((State.SUSPENDED,), State.ACTIVE)
-OFFBOARD = Transition((State.ACTIVE, State.SUSPENDED), State.OFFBOARDING)
+"""Each is the way on which the other is taken back."""
+
+OFFBOARD = Transition((State.ACTIVE, State.SUSPENDED), State.OFFBOARDING, may_be_there=True)
+"""Also of a tenant that an earlier attempt, since abandoned, has left on its way out."""
+
 RESTORE_ACTIVE = Transition((State.OFFBOARDING,), State.ACTIVE)
 RESTORE_SUSPENDED = Transition((State.OFFBOARDING,), State.SUSPENDED)
 """The two undos of `OFFBOARD`, back to wherever the tenant came from."""

@@ -1,14 +1,21 @@
 """All SQL of the tenant service; each function is one statement with one intent."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
+from operator import itemgetter
+from typing import Any
 
 import asyncpg
 
-from services.tenant.lifecycle import Transition
+from services.tenant.certificates import Certificate
+from services.tenant.lifecycle import State, Transition
 from shared.contracts.tenant import RegisterTenant
 from shared.postgres import Connection
 from shared.text import name_key
+
+Terms = Mapping[str, Any]
+"""What workflows change of a tenant, or a part of it, as JSON by the names of the columns: view ``tenant_terms``."""
 
 # What a reader sees of a tenant; a statement continues after its FROM.
 _TENANT = """
@@ -40,7 +47,7 @@ _REGISTER = """
             address, region, expiration, tags, attributes, position
         )
     ), judged AS MATERIALIZED (  -- or each use of the refusal would work it out again
-        SELECT ask.*, tier.plan, tier.quotas, tier.isolation,
+        SELECT ask.*, tier.plan, tier.quotas, tier.isolation, tier.connections,
                CASE WHEN tier.name IS NULL THEN 'unknown_tier'
                     WHEN EXISTS (
                         SELECT FROM jsonb_to_recordset(ask.products) AS wanted (name text, version text)
@@ -76,9 +83,52 @@ _REGISTER = """
         WHERE ranked.is_first
     )
     SELECT CASE WHEN registered.tenant_id IS NULL THEN coalesce(ranked.refusal, 'name_taken') END AS refusal,
-           ranked.plan, ranked.quotas, ranked.isolation
+           ranked.plan, ranked.quotas, ranked.isolation, ranked.connections
     FROM ranked
     LEFT JOIN registered ON ranked.is_first AND registered.tenant_id = ranked.tenant_id
+    ORDER BY position
+"""
+
+# Each wish judged against the tenant, the catalog and the other tenants.
+_JUDGE = """
+    WITH ask AS (
+        SELECT * FROM ROWS FROM (jsonb_to_recordset($1) AS (tenant_id text, wanted jsonb))
+            WITH ORDINALITY AS ask (tenant_id, wanted, position)
+    ), judged AS MATERIALIZED (
+        SELECT ask.*, found.state, found.terms,
+               CASE WHEN found.tenant_id IS NULL THEN 'unknown_tenant'
+                    WHEN found.state <> ALL ($2::text[]) THEN 'wrong_state'
+                    WHEN ask.wanted ? 'tier' AND NOT EXISTS (
+                        SELECT FROM tier WHERE tier.name = ask.wanted ->> 'tier' AND tier.retired_at IS NULL
+                    ) THEN 'unknown_tier'
+                    WHEN ask.wanted ->> 'tier' = found.terms ->> 'tier' THEN 'same_tier'
+                    WHEN EXISTS (  -- what it has already it may keep, retired or not
+                        SELECT FROM jsonb_to_recordset(ask.wanted -> 'products') AS chosen (name text, version text)
+                        LEFT JOIN offered_version AS offered
+                            ON offered.product = chosen.name AND offered.version = chosen.version
+                        WHERE offered.product IS NULL
+                          AND NOT found.terms -> 'products' @> jsonb_build_array(to_jsonb(chosen))
+                    ) THEN 'unknown_product'
+                    WHEN EXISTS (
+                        SELECT FROM jsonb_to_recordset(ask.wanted -> 'products') AS chosen (name text)
+                        GROUP BY name HAVING count(*) > 1
+                    ) THEN 'duplicate_product'
+                    WHEN EXISTS (
+                        SELECT FROM tenant AS other
+                        WHERE other.name_key = ask.wanted ->> 'name_key' AND other.state <> 'archived'
+                          AND other.tenant_id <> ask.tenant_id
+                    ) THEN 'name_taken'
+               END AS refusal
+        FROM ask LEFT JOIN tenant_terms AS found USING (tenant_id)
+    ), ranked AS (
+        SELECT *, row_number() OVER (PARTITION BY refusal IS NULL, wanted ->> 'name_key' ORDER BY position) AS candidate
+        FROM judged
+    )
+    SELECT CASE WHEN refusal IS NULL AND wanted ? 'name_key' AND candidate > 1 THEN 'name_taken'
+                ELSE refusal
+           END AS refusal,
+           state, terms, tier.plan, tier.quotas, tier.isolation, tier.connections
+    FROM ranked LEFT JOIN tier ON tier.name = ranked.wanted ->> 'tier'
     ORDER BY position
 """
 
@@ -88,7 +138,7 @@ async def register(connection: Connection, asks: Sequence[RegisterTenant], *, no
 
     Returns:
         For each ask, in order: ``refusal`` (None, ``unknown_tier``, ``unknown_product``, ``duplicate_product`` or
-        ``name_taken``) and the ``plan``, ``quotas`` and ``isolation`` of its tier.
+        ``name_taken``) and the ``plan``, ``quotas``, ``isolation`` and ``connections`` of its tier.
     """
     return await connection.fetch(
         _REGISTER,
@@ -98,11 +148,12 @@ async def register(connection: Connection, asks: Sequence[RegisterTenant], *, no
 
 
 async def deregister(connection: Connection, tenant_ids: Sequence[str]) -> None:
-    """Delete the tenants with what they have taken, in whatever state they are."""
+    """Delete the tenants with what they have taken, in whatever state they are; an archive record stays."""
     await connection.execute(
         """
         WITH doomed AS (
-            SELECT tenant_id FROM tenant WHERE tenant_id = ANY ($1::text[]) ORDER BY tenant_id FOR UPDATE
+            SELECT tenant_id FROM tenant WHERE tenant_id = ANY ($1::text[]) AND state <> 'archived'
+            ORDER BY tenant_id FOR UPDATE
         )
         DELETE FROM tenant USING doomed WHERE tenant.tenant_id = doomed.tenant_id
         """,
@@ -141,6 +192,119 @@ async def move(
         transition.sources,
         transition.target,
         now,
+    )
+
+
+async def lock_tenants(connection: Connection, tenant_ids: Sequence[str]) -> None:
+    """Keep tenants from being changed by others until the transaction ends; what comes next sees them as they are."""
+    await connection.execute(
+        "SELECT FROM tenant WHERE tenant_id = ANY ($1::text[]) ORDER BY tenant_id FOR NO KEY UPDATE", tenant_ids
+    )
+
+
+async def terms(connection: Connection, tenant_ids: Sequence[str]) -> dict[str, Terms]:
+    """Find what workflows change of tenants, by their identities."""
+    rows = await connection.fetch(
+        "SELECT tenant_id, terms FROM tenant_terms WHERE tenant_id = ANY ($1::text[])", tenant_ids
+    )
+    return {row["tenant_id"]: row["terms"] for row in rows}
+
+
+async def judge(
+    connection: Connection, wanted: Mapping[str, Terms], *, states: Sequence[State]
+) -> list[asyncpg.Record]:
+    """Tell of each tenant whether it can have what is wanted; of two that want one name the first can.
+
+    Args:
+        wanted: the tenant's identity to those of its terms that are to change.
+        states: those in which a tenant may be changed.
+
+    Returns:
+        For each, in order: ``refusal`` (None, ``unknown_tenant``, ``wrong_state``, ``unknown_tier``, ``same_tier``,
+        ``unknown_product``, ``duplicate_product`` or ``name_taken``), ``state`` and ``terms`` as they are, and of the
+        wanted tier ``plan``, ``quotas``, ``isolation`` and ``connections``.
+    """
+    asks = [{"tenant_id": tenant_id, "wanted": terms} for tenant_id, terms in wanted.items()]
+    return await connection.fetch(_JUDGE, asks, states)
+
+
+async def write_terms(connection: Connection, terms: Mapping[str, Terms], *, now: datetime) -> None:
+    """Give tenants, which are locked, all of their terms anew.
+
+    Raises:
+        asyncpg.UniqueViolationError: another tenant has one of the names, maybe only since a moment ago.
+    """
+    rows = [{"tenant_id": tenant_id} | dict(each) for tenant_id, each in terms.items()]
+    await connection.execute(
+        """
+        WITH target AS (
+            SELECT * FROM jsonb_to_recordset($1) AS target (
+                tenant_id text, state text, tier text, customer_name text, name_key text, expiration date,
+                products jsonb
+            )
+        ), given_up AS (
+            DELETE FROM tenant_product USING target
+            WHERE tenant_product.tenant_id = target.tenant_id
+              AND NOT target.products @> jsonb_build_array(jsonb_build_object('name', tenant_product.product))
+        ), taken AS (
+            INSERT INTO tenant_product (tenant_id, product, version)
+            SELECT target.tenant_id, chosen.name, chosen.version
+            FROM target CROSS JOIN jsonb_to_recordset(target.products) AS chosen (name text, version text)
+            ON CONFLICT (tenant_id, product) DO UPDATE SET version = excluded.version
+                WHERE tenant_product.version <> excluded.version
+        )
+        UPDATE tenant
+        SET state = target.state, tier = target.tier, customer_name = target.customer_name,
+            name_key = target.name_key, expiration = target.expiration, version = version + 1, updated_at = $2
+        FROM target WHERE tenant.tenant_id = target.tenant_id
+        """,
+        sorted(rows, key=itemgetter("name_key")),  # concurrent batches wait for each other's names in one order
+        now,
+    )
+
+
+async def records(connection: Connection, tenant_ids: Sequence[str]) -> dict[str, asyncpg.Record]:
+    """Find what a certificate says of tenants, by their identities; the last two columns are counts."""
+    rows = await connection.fetch(
+        """
+        SELECT tenant_id, state, customer_name, tier, created_at,
+               (SELECT count(*) FROM tenant_product WHERE tenant_product.tenant_id = tenant.tenant_id) AS products,
+               num_nonnulls(email, phone, address, nullif(tags, '{}'), nullif(attributes, '{}')) AS personal_fields
+        FROM tenant WHERE tenant_id = ANY ($1::text[])
+        """,
+        tenant_ids,
+    )
+    return {row["tenant_id"]: row for row in rows}
+
+
+async def archive(connection: Connection, certificates: Sequence[Certificate], *, now: datetime) -> None:
+    """Leave of tenants, which are locked and on their way out, the archive record and the certificate."""
+    await connection.execute(
+        """
+        WITH issued AS (
+            SELECT * FROM jsonb_to_recordset($1) AS issued (
+                tenant_id text, workflow_id text, content jsonb, sha256 text
+            )
+        ), archived AS (
+            UPDATE tenant
+            SET state = 'archived', email = NULL, phone = NULL, address = NULL, tags = '{}', attributes = '{}',
+                version = version + 1, updated_at = $2
+            FROM issued WHERE tenant.tenant_id = issued.tenant_id
+        ), given_up AS (
+            DELETE FROM tenant_product USING issued WHERE tenant_product.tenant_id = issued.tenant_id
+        )
+        INSERT INTO certificate (tenant_id, workflow_id, content, sha256, issued_at)
+        SELECT tenant_id, workflow_id, content, sha256, $2 FROM issued
+        """,
+        [asdict(each) for each in certificates],
+        now,
+    )
+
+
+async def certificate(connection: Connection, tenant_id: str) -> asyncpg.Record | None:
+    """Find the ``content`` and the ``sha256`` of a tenant's certificate, null without one; None without the tenant."""
+    return await connection.fetchrow(
+        "SELECT content, sha256 FROM tenant LEFT JOIN certificate USING (tenant_id) WHERE tenant_id = $1", tenant_id
     )
 
 

@@ -1,4 +1,6 @@
 import asyncio
+import hashlib
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -6,8 +8,9 @@ import httpx2
 import pytest
 
 from services.tenant.api import PATHS, routes
-from services.tenant.tests.support import activate, ask, register
+from services.tenant.tests.support import activate, archive, ask, open_for_business, register
 from shared.clock import ManualClock
+from shared.contracts.tenant import Deletion, TenantArchived
 from shared.http import create_api
 from shared.postgres import Pool
 
@@ -107,6 +110,7 @@ async def test_a_tenant_of_a_silo_tier_has_dedicated_tenancy(client: httpx2.Asyn
     ("path", "code"),
     [
         ("/v1/tenants/t0", "unknown_tenant"),
+        ("/v1/tenants/t0/certificate", "unknown_tenant"),
         ("/v1/tenant-config?tenantName=Nobody", "unknown_tenant"),
         ("/v1/tiers/gold", "unknown_tier"),
         ("/v1/products/chess", "unknown_product"),
@@ -259,13 +263,60 @@ async def test_an_unknown_tenant_cannot_be_changed(client: httpx2.AsyncClient) -
 
 
 async def test_an_archived_tenant_cannot_be_changed(client: httpx2.AsyncClient, pool: Pool) -> None:
-    await register(pool, ask("t1"))
-    for state in ("active", "offboarding", "archived"):
-        await pool.execute("UPDATE tenant SET state = $1", state)
+    await open_for_business(pool, ask("t1"))
+    await archive(pool, "t1")
 
     answer = await patch(client, {"tags": {"a": "1"}})
 
     assert (answer.status_code, answer.json()["code"]) == (409, "wrong_state")
+
+
+async def test_an_archived_tenant_is_shown_without_anything_personal(client: httpx2.AsyncClient, pool: Pool) -> None:
+    await open_for_business(
+        pool,
+        ask("t1", "Acme", products=[NOTES_1], phone="1", address="Ring 1", tags={"a": "1"}, attributes={"b": "2"}),
+    )
+    await archive(pool, "t1")
+
+    answer = await client.get("/v1/tenants/t1")
+
+    shown = answer.json()
+    assert answer.headers["ETag"] == '"4"'
+    assert (shown["tenantName"], shown["state"], shown["isActive"]) == ("Acme", "archived", False)
+    assert (shown["tenantEmail"], shown["tenantPhone"], shown["tenantAddress"]) == (None, None, None)
+    assert (shown["tags"], shown["attributes"], shown["products"]) == ({}, {}, [])
+    assert (await client.get("/v1/tenants", params={"state": "archived"})).json()["items"] == [shown]
+    assert (await client.get("/v1/tenant-config", params={"tenantName": "Acme"})).status_code == 404
+
+
+async def test_anybody_can_work_out_the_digest_of_a_certificate_from_what_is_delivered(
+    client: httpx2.AsyncClient, pool: Pool
+) -> None:
+    await open_for_business(pool, ask("t1", 'Café 東京 🚀 "\\\t\u2028</b>'))
+    deletions = (Deletion(service="identity", deleted={"users": 3, "memberships": 4}),)
+    (archived,) = await archive(pool, "t1", deletions=deletions, reason="A\nline\x7f é")
+
+    answer = await client.get("/v1/tenants/t1/certificate")
+
+    assert answer.status_code == 200
+    canonical = json.dumps(answer.json()["certificate"], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert answer.json()["sha256"] == hashlib.sha256(canonical.encode()).hexdigest()
+    assert archived == TenantArchived(tenant_id="t1", certificate_sha256=answer.json()["sha256"])
+
+
+async def test_a_tenant_that_is_not_archived_has_no_certificate(client: httpx2.AsyncClient, pool: Pool) -> None:
+    await open_for_business(pool, ask("t1"))
+
+    answer = await client.get("/v1/tenants/t1/certificate")
+
+    assert (answer.status_code, answer.json()["code"]) == (404, "no_certificate")
+
+
+@pytest.mark.parametrize("path", ["/v1/tenants/t1", "/v1/tenants/t1/certificate"])
+async def test_only_an_administrator_is_told_of_a_tenant(client: httpx2.AsyncClient, path: str) -> None:
+    answer = await client.get(path, headers={"Authorization": ""})
+
+    assert answer.status_code == 401
 
 
 async def test_routing_facts_are_found_by_the_name_however_it_is_written(
@@ -304,6 +355,7 @@ async def test_tiers_are_listed_from_the_smallest_to_the_largest(client: httpx2.
         "plan": "free",
         "quotas": {"api_calls": 10_000, "storage_gb": 1, "seats": 3},
         "isolation": "pool",
+        "connections": 2,
         "isDefault": True,
         "retiredAt": None,
     }

@@ -4,7 +4,17 @@ from typing import Any
 import pytest
 
 from services.tenant import handlers
-from services.tenant.tests.support import activate, ask, deactivate, deregister, register, statements
+from services.tenant.tests.support import (
+    activate,
+    archive,
+    are_waiting,
+    ask,
+    deactivate,
+    deregister,
+    open_for_business,
+    register,
+    statements,
+)
 from shared.clock import ManualClock
 from shared.contracts import CATALOGUE, Ask
 from shared.contracts.tenant import (
@@ -34,13 +44,6 @@ async def states(pool: Pool) -> dict[str, str]:
     return {row["tenant_id"]: row["state"] for row in await pool.fetch("SELECT tenant_id, state FROM tenant")}
 
 
-async def are_waiting(pool: Pool, count: int) -> bool:
-    waiting = await pool.fetchval(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
-    return bool(waiting == count)
-
-
 def codes(facts: Any) -> list[str | None]:
     return [fact.code if isinstance(fact, TenantRegistrationRefused) else None for fact in facts]
 
@@ -54,6 +57,7 @@ async def test_a_registration_tells_what_the_tier_means_to_the_other_services(po
             plan="standard",
             quotas={"api_calls": 100_000, "storage_gb": 10, "seats": 25},
             isolation="pool",
+            connections=10,
         )
     ]
 
@@ -166,9 +170,8 @@ async def test_a_tenant_that_is_asked_for_twice_in_a_batch_is_what_was_asked_fir
 
 
 async def test_the_name_of_an_archived_tenant_can_be_taken_again(pool: Pool) -> None:
-    await register(pool, ask("t1", "Acme"))
-    for state in ("active", "offboarding", "archived"):
-        await pool.execute("UPDATE tenant SET state = $1", state)
+    await open_for_business(pool, ask("t1", "Acme"))
+    await archive(pool, "t1")
 
     assert codes(await register(pool, ask("t2", "Acme"))) == [None]
 
@@ -225,6 +228,15 @@ async def test_deregistering_leaves_nothing_and_frees_the_name(pool: Pool) -> No
     assert await pool.fetchval("SELECT count(*) FROM live_record WHERE tenant_id = 't1'") == 0
     assert set(await names(pool)) == {"t2"}
     assert codes(await register(pool, ask("t3", "Acme"))) == [None]
+
+
+async def test_deregistering_does_not_touch_an_archive_record(pool: Pool) -> None:
+    await open_for_business(pool, ask("t1"))
+    await archive(pool, "t1")
+
+    assert await deregister(pool, "t1") == [TenantDeregistered(tenant_id="t1")]
+
+    assert await states(pool) == {"t1": "archived"}
 
 
 async def test_deregistering_an_unknown_tenant_is_answered_like_any_other(pool: Pool) -> None:
@@ -325,7 +337,7 @@ async def test_the_catalog_is_announced_with_all_that_can_be_taken(pool: Pool) -
     async with pool.acquire() as connection:
         assert await handlers.published_catalog(connection) == CatalogPublished(
             tenant_id="catalog",
-            revision=1,
+            revision=2,
             tiers=("free", "standard", "premium"),
             default_tier="free",
             products=(CatalogProduct(name="notes", versions=("1.0", "2.0")),),
@@ -341,7 +353,7 @@ async def test_the_announced_catalog_leaves_out_what_is_retired(pool: Pool) -> N
 
     assert catalog.tiers == ("free", "standard")
     assert catalog.products == (CatalogProduct(name="notes", versions=("2.0",)),)
-    assert catalog.revision == 3
+    assert catalog.revision == 4
 
 
 def test_every_ask_of_the_contract_is_heard_and_every_fact_is_said() -> None:
