@@ -1,4 +1,4 @@
-"""All HTTP of the billing service: what can be bought, and what tenants have bought. Amounts are decimal strings."""
+"""All HTTP of the billing service: what can be bought, what tenants have and owe. Amounts are decimal strings."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -10,14 +10,17 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 
 from services.billing import queries
-from shared.http import DEFAULT_LIMIT, Cursor, Limit, Page, Resource, administrator, decode_cursor, page
+from shared.http import DEFAULT_LIMIT, Cursor, Limit, Page, Problem, Resource, administrator, decode_cursor, page
 from shared.postgres import Pool
 from shared.text import Identifier
 
-PATHS = ("/v1/plans", "/v1/subscriptions")
+PATHS = ("/v1/plans", "/v1/subscriptions", "/v1/invoices")
+
+_NO_INVOICE = UUID(int=0)
 
 Interval = Literal["month"]
-Status = Literal["pending", "active", "ended"]
+Status = Literal["pending", "active", "paused", "ended"]
+InvoiceState = Literal["draft", "final"]
 
 
 class Price(Resource):
@@ -59,9 +62,9 @@ class Subscription(Resource):
     account_id: UUID
     plan: str
     currency: str
-    amount: Decimal = Field(description="Per interval of the plan, as agreed when the account was opened.")
+    amount: Decimal = Field(description="Per interval of the plan, as agreed when it was chosen.")
     status: Status = Field(description="Only what is `active` is charged.")
-    started_at: datetime | None = Field(description="Charged since; the time of the tenant's activation.")
+    started_at: datetime | None = Field(description="First charged at; the time of the tenant's activation.")
 
     @classmethod
     def of(cls, row: asyncpg.Record) -> Self:
@@ -75,6 +78,43 @@ class Subscription(Resource):
             amount=row["amount"],
             status=row["state"],
             started_at=row["started_at"],
+        )
+
+
+class InvoiceLine(Resource):
+    """One item of an invoice."""
+
+    description: str
+    quantity: Decimal = Field(description="Of what the description says; days of a plan.")
+    amount: Decimal = Field(description="Rounded half up to the digits of the currency.")
+
+
+class Invoice(Resource):
+    """What a tenant owes."""
+
+    invoice_id: UUID
+    tenant_id: str
+    customer_name: str = Field(description="Whom it is made out to, as it was when it was drafted.")
+    currency: str
+    state: InvoiceState = Field(description="A `final` one never changes; a `draft` can go again.")
+    lines: list[InvoiceLine]
+    total: Decimal = Field(description="The sum of the lines.")
+    drafted_at: datetime
+    issued_at: datetime | None = Field(description="When it became final.")
+
+    @classmethod
+    def of(cls, row: asyncpg.Record) -> Self:
+        """Make it from a row of `queries.invoices`."""
+        return cls(
+            invoice_id=row["invoice_id"],
+            tenant_id=row["tenant_id"],
+            customer_name=row["customer_name"],
+            currency=row["currency"],
+            state=row["state"],
+            lines=[InvoiceLine(**line) for line in row["lines"]],
+            total=row["total"],
+            drafted_at=row["drafted_at"],
+            issued_at=row["issued_at"],
         )
 
 
@@ -102,4 +142,33 @@ def routes(pool: Pool) -> APIRouter:
             rows = await queries.subscriptions(connection, after=after, limit=limit + 1, tenant_id=tenant_id)
         return page(rows, limit=limit, item=Subscription.of, key=lambda row: (row["subscription_id"],))
 
+    @router.get("/v1/invoices")
+    async def list_invoices(
+        limit: Limit = DEFAULT_LIMIT,
+        cursor: Cursor = None,
+        tenant_id: Annotated[Identifier | None, Query(alias="tenantId")] = None,
+    ) -> Page[Invoice]:
+        """List invoices in the order in which they were drafted, all or one tenant's."""
+        (after,) = decode_cursor(cursor, UUID) or (None,)
+        async with pool.acquire() as connection:
+            rows = await queries.invoices(connection, after=after, limit=limit + 1, tenant_id=tenant_id)
+        return page(rows, limit=limit, item=Invoice.of, key=lambda row: (row["invoice_id"],))
+
+    @router.get("/v1/invoices/{invoice_id}")
+    async def get_invoice(invoice_id: Identifier) -> Invoice:
+        """Return one invoice."""
+        async with pool.acquire() as connection:
+            row = await queries.invoice(connection, _uuid(invoice_id))
+        if row is None:
+            raise Problem(404, code="unknown_invoice", detail=f"There is no invoice {invoice_id}.")
+        return Invoice.of(row)
+
     return router
+
+
+def _uuid(identifier: str) -> UUID:
+    """Return the identity that a client names; what is no UUID is no invoice's identity."""
+    try:
+        return UUID(identifier)
+    except ValueError:
+        return _NO_INVOICE

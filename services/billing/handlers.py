@@ -5,13 +5,23 @@ from collections.abc import Sequence
 import asyncpg
 
 from services.billing import queries
+from services.billing.changes import (
+    change_plans,
+    close_accounts,
+    pause_billing,
+    reopen_accounts,
+    restore_plans,
+    resume_billing,
+    unpause_billing,
+    withdraw_resumptions,
+)
 from shared.clock import Clock
 from shared.contracts import billing as contracts
 from shared.contracts import tenant
 from shared.contracts.base import Fact
 from shared.ids import Ids
 from shared.messaging.event import Event, Outgoing
-from shared.messaging.subscriptions import Subscriptions, do, follow, undo
+from shared.messaging.subscriptions import Changed, Restoration, Subscriptions, change, do, follow, restore, undo
 from shared.messaging.topology import exchange_of
 from shared.postgres import Connection
 
@@ -45,6 +55,57 @@ async def void_accounts(connection: Connection, asks: Sequence[contracts.VoidAcc
     """Remove each tenant's account, if there is one."""
     await queries.void_accounts(connection, [ask.tenant_id for ask in asks])
     return [contracts.AccountVoided(tenant_id=ask.tenant_id) for ask in asks]
+
+
+async def update_accounts(connection: Connection, asks: Sequence[contracts.UpdateAccount]) -> Sequence[Changed]:
+    """Make invoices out to another name from now on; what is drafted already stays as it is."""
+    rows = await queries.lock_accounts(connection, [ask.tenant_id for ask in asks])
+    names = {row["tenant_id"]: row["customer_name"] for row in rows}
+    changes = [_update(names, ask) for ask in asks]
+    renamed = {each.answer.tenant_id for each in changes if each.before is not None}
+    await queries.rename_accounts(connection, {tenant_id: names[tenant_id] for tenant_id in sorted(renamed)})
+    return changes
+
+
+def _update(names: dict[str, str], ask: contracts.UpdateAccount) -> Changed:
+    found = names.get(ask.tenant_id)
+    if found is None:
+        return Changed(
+            contracts.AccountUpdateRefused(
+                tenant_id=ask.tenant_id, code="unknown_account", detail="The tenant has no account."
+            )
+        )
+    names[ask.tenant_id] = ask.customer_name
+    before = None if found == ask.customer_name else {"customer_name": found}
+    return Changed(contracts.AccountUpdated(tenant_id=ask.tenant_id), before)
+
+
+async def restore_accounts(connection: Connection, restorations: Sequence[Restoration]) -> Sequence[Fact]:
+    """Make invoices out to the name that was found."""
+    names = {each.tenant_id: each.before["customer_name"] for each in restorations if each.before is not None}
+    await queries.lock_accounts(connection, list(names))
+    await queries.rename_accounts(connection, names)
+    return [contracts.AccountRestored(tenant_id=each.tenant_id) for each in restorations]
+
+
+async def purge_accounts(
+    connection: Connection, asks: Sequence[contracts.PurgeAccount], *, clock: Clock
+) -> Sequence[Fact]:
+    """Issue each final invoice and forget the account; one that is not there counts nothing."""
+    tenant_ids = [ask.tenant_id for ask in asks]
+    await queries.lock_subscriptions(connection, tenant_ids)  # so that a closing that is under way is waited for
+    rows = await queries.purge_accounts(connection, tenant_ids, now=clock.now())
+    purged = {row["tenant_id"]: row for row in rows}
+    first = {ask.tenant_id: ask for ask in reversed(asks)}
+    return [_purge(ask, purged[ask.tenant_id], counts=ask is first[ask.tenant_id]) for ask in asks]
+
+
+def _purge(ask: contracts.PurgeAccount, row: asyncpg.Record, *, counts: bool) -> Fact:
+    return contracts.AccountPurged(
+        tenant_id=ask.tenant_id,
+        invoice_id=None if row["invoice_id"] is None else str(row["invoice_id"]),
+        deleted={name: row[name] if counts else 0 for name in ("accounts", "subscriptions")},
+    )
 
 
 async def start_charging(
@@ -89,6 +150,17 @@ def _told(fact: Fact, *, because: Event, clock: Clock, ids: Ids) -> Outgoing:
 SUBSCRIPTIONS: Subscriptions = {
     contracts.OpenAccount: do(open_accounts),
     contracts.VoidAccount: undo(void_accounts),
+    contracts.ChangePlan: change(change_plans),
+    contracts.RestorePlan: restore(restore_plans),
+    contracts.PauseBilling: change(pause_billing),
+    contracts.UnpauseBilling: restore(unpause_billing),
+    contracts.ResumeBilling: change(resume_billing),
+    contracts.WithdrawResumption: restore(withdraw_resumptions),
+    contracts.UpdateAccount: change(update_accounts),
+    contracts.RestoreAccount: restore(restore_accounts),
+    contracts.CloseAccount: change(close_accounts),
+    contracts.ReopenAccount: restore(reopen_accounts),
+    contracts.PurgeAccount: do(purge_accounts),
     tenant.TenantActivated: follow(start_charging),
     tenant.TenantDeactivated: follow(stop_charging),
 }
@@ -97,4 +169,20 @@ PUBLISHES = (
     contracts.AccountRefused,
     contracts.AccountVoided,
     contracts.SubscriptionStarted,
+    contracts.PlanChanged,
+    contracts.PlanChangeRefused,
+    contracts.PlanRestored,
+    contracts.BillingPaused,
+    contracts.BillingPauseRefused,
+    contracts.BillingUnpaused,
+    contracts.BillingResumed,
+    contracts.BillingResumptionRefused,
+    contracts.ResumptionWithdrawn,
+    contracts.AccountUpdated,
+    contracts.AccountUpdateRefused,
+    contracts.AccountRestored,
+    contracts.AccountClosed,
+    contracts.AccountClosingRefused,
+    contracts.AccountReopened,
+    contracts.AccountPurged,
 )

@@ -7,8 +7,22 @@ from uuid import UUID
 
 import asyncpg
 
+from services.billing.charging import Subscription
+from services.billing.final_invoice import Stretch
 from shared.messaging.event import Event
 from shared.postgres import Connection
+
+# What a reader sees of an invoice; a statement continues after its FROM.
+_INVOICE = """
+    SELECT invoice.invoice_id, invoice.tenant_id, invoice.customer_name, invoice.currency, invoice.state,
+           round(invoice.total, currency.digits) AS total, invoice.drafted_at, invoice.issued_at,
+           (SELECT coalesce(jsonb_agg(jsonb_build_object('description', line.description,
+                                                         'quantity', line.quantity::text,
+                                                         'amount', round(line.amount, currency.digits)::text)
+                                      ORDER BY line.position), '[]')
+            FROM invoice_line AS line WHERE line.invoice_id = invoice.invoice_id) AS lines
+    FROM invoice JOIN currency ON currency.code = invoice.currency
+"""
 
 
 async def open_accounts(
@@ -71,6 +85,8 @@ async def void_accounts(connection: Connection, tenant_ids: Sequence[str]) -> No
         """
         WITH doomed AS (
             SELECT account_id FROM account WHERE tenant_id = ANY ($1::text[]) ORDER BY tenant_id FOR UPDATE
+        ), dropped AS (
+            DELETE FROM invoice WHERE tenant_id = ANY ($1::text[]) AND state = 'draft'
         )
         DELETE FROM account USING doomed WHERE account.account_id = doomed.account_id
         """,
@@ -81,7 +97,8 @@ async def void_accounts(connection: Connection, tenant_ids: Sequence[str]) -> No
 async def start_subscriptions(connection: Connection, activations: Sequence[Event]) -> list[asyncpg.Record]:
     """Charge pending subscriptions of activated tenants, from the time of the activation.
 
-    An activation that is known to have been taken back by its own workflow starts nothing.
+    An activation that is known to have been taken back by its own workflow starts nothing. One that comes when the
+    account is closed already starts nothing either, but is noted, in case the account is opened again.
 
     Returns:
         ``tenant_id``, ``plan`` and the workflow ``activated_by`` of each subscription that was started by this call.
@@ -97,14 +114,17 @@ async def start_subscriptions(connection: Connection, activations: Sequence[Even
             FROM subscription JOIN account USING (account_id)
             WHERE tenant_id = ANY ($1::text[])
             ORDER BY subscription_id FOR UPDATE OF subscription
+        ), noted AS (
+            UPDATE subscription
+            SET state = CASE state WHEN 'pending' THEN 'active' ELSE state END,
+                started_at = activation.activated_at, activated_by = activation.workflow_id, charged_since = NULL
+            FROM found JOIN activation USING (tenant_id)
+            WHERE subscription.subscription_id = found.subscription_id
+              AND subscription.started_at IS NULL  -- pending, or ended and never charged
+              AND (subscription.withdrawn_by IS NULL OR subscription.withdrawn_by <> activation.workflow_id)
+            RETURNING found.tenant_id, subscription.plan, subscription.activated_by, subscription.state
         )
-        UPDATE subscription
-        SET state = 'active', started_at = activation.activated_at, activated_by = activation.workflow_id
-        FROM found JOIN activation USING (tenant_id)
-        WHERE subscription.subscription_id = found.subscription_id
-          AND subscription.state = 'pending'
-          AND (subscription.withdrawn_by IS NULL OR subscription.withdrawn_by <> activation.workflow_id)
-        RETURNING found.tenant_id, subscription.plan, subscription.activated_by
+        SELECT tenant_id, plan, activated_by FROM noted WHERE state = 'active'
         """,
         *_columns(activations),
     )
@@ -123,17 +143,215 @@ async def withdraw_subscriptions(connection: Connection, deactivations: Sequence
             FROM subscription JOIN account USING (account_id)
             WHERE tenant_id = ANY ($1::text[])
             ORDER BY subscription_id FOR UPDATE OF subscription
+        ), withdrawn AS (
+            UPDATE subscription
+            SET withdrawn_by = deactivation.workflow_id,
+                state = CASE WHEN activated_by = deactivation.workflow_id THEN 'pending' ELSE state END,
+                started_at = CASE WHEN activated_by = deactivation.workflow_id THEN NULL ELSE started_at END,
+                charged_since = CASE WHEN activated_by = deactivation.workflow_id THEN NULL ELSE charged_since END,
+                activated_by = nullif(activated_by, deactivation.workflow_id)
+            FROM found JOIN deactivation USING (tenant_id)
+            WHERE subscription.subscription_id = found.subscription_id AND subscription.state <> 'ended'
+            RETURNING subscription.subscription_id, subscription.state
         )
-        UPDATE subscription
-        SET withdrawn_by = deactivation.workflow_id,
-            state = CASE WHEN activated_by = deactivation.workflow_id THEN 'pending' ELSE state END,
-            started_at = CASE WHEN activated_by = deactivation.workflow_id THEN NULL ELSE started_at END,
-            activated_by = nullif(activated_by, deactivation.workflow_id)
-        FROM found JOIN deactivation USING (tenant_id)
-        WHERE subscription.subscription_id = found.subscription_id AND subscription.state <> 'ended'
+        DELETE FROM charged_period USING withdrawn
+        WHERE charged_period.subscription_id = withdrawn.subscription_id AND withdrawn.state = 'pending'
         """,
         tenant_ids,
         workflow_ids,
+    )
+
+
+async def lock_subscriptions(connection: Connection, tenant_ids: Sequence[str]) -> list[asyncpg.Record]:
+    """Keep the tenants' subscriptions from being changed by others until the transaction ends, and return them.
+
+    Whatever belongs to them is read by later statements, which see what those that were waited for have done.
+    """
+    return await connection.fetch(
+        """
+        SELECT subscription.subscription_id, account.tenant_id, subscription.plan, subscription.currency,
+               currency.digits, subscription.amount, subscription.state, subscription.started_at,
+               subscription.charged_since, subscription.version
+        FROM subscription
+        JOIN account USING (account_id)
+        JOIN currency ON currency.code = subscription.currency
+        WHERE account.tenant_id = ANY ($1::text[])
+        ORDER BY subscription.subscription_id FOR UPDATE OF subscription  -- batches wait for each other in one order
+        """,
+        tenant_ids,
+    )
+
+
+async def save_subscriptions(connection: Connection, subscriptions: Sequence[Subscription]) -> None:
+    """Write what can change of subscriptions that are locked."""
+    await connection.execute(
+        """
+        UPDATE subscription
+        SET plan = new.plan, amount = new.amount, state = new.state, charged_since = new.charged_since,
+            version = new.version
+        FROM unnest($1::uuid[], $2::text[], $3::numeric[], $4::text[], $5::timestamptz[], $6::integer[])
+            AS new (subscription_id, plan, amount, state, charged_since, version)
+        WHERE subscription.subscription_id = new.subscription_id
+        """,
+        [each.subscription_id for each in subscriptions],
+        [each.plan for each in subscriptions],
+        [each.amount for each in subscriptions],
+        [each.state for each in subscriptions],
+        [each.charged_since for each in subscriptions],
+        [each.version for each in subscriptions],
+    )
+
+
+async def prices(connection: Connection, plans: Sequence[str]) -> list[asyncpg.Record]:
+    """Return the ``plan``, ``currency`` and ``amount`` of every price of these plans."""
+    return await connection.fetch("SELECT plan, currency, amount FROM plan_price WHERE plan = ANY ($1::text[])", plans)
+
+
+async def charged_periods(connection: Connection, subscription_ids: Sequence[UUID]) -> list[asyncpg.Record]:
+    """Return the stretches of time that were charged and are over."""
+    return await connection.fetch(
+        """
+        SELECT subscription_id, plan, amount, started_at, ended_at
+        FROM charged_period WHERE subscription_id = ANY ($1::uuid[])
+        """,
+        subscription_ids,
+    )
+
+
+async def add_charged_periods(connection: Connection, stretches: Sequence[tuple[UUID, Stretch]]) -> None:
+    """Keep stretches of time that were charged and are over by now, each of a subscription."""
+    await connection.execute(
+        """
+        INSERT INTO charged_period (subscription_id, plan, currency, amount, started_at, ended_at)
+        SELECT subscription_id, closed.plan, subscription.currency, closed.amount, closed.started_at, closed.ended_at
+        FROM unnest($1::uuid[], $2::text[], $3::numeric[], $4::timestamptz[], $5::timestamptz[])
+            AS closed (subscription_id, plan, amount, started_at, ended_at)
+        JOIN subscription USING (subscription_id)
+        """,
+        [subscription_id for subscription_id, _ in stretches],
+        [stretch.plan for _, stretch in stretches],
+        [stretch.amount for _, stretch in stretches],
+        [stretch.started_at for _, stretch in stretches],
+        [stretch.ended_at for _, stretch in stretches],
+    )
+
+
+async def forget_charged_periods(connection: Connection, beginnings: Mapping[UUID, datetime]) -> None:
+    """Delete of each subscription the stretches that began at the time given, or later."""
+    await connection.execute(
+        """
+        DELETE FROM charged_period USING unnest($1::uuid[], $2::timestamptz[]) AS undone (subscription_id, since)
+        WHERE charged_period.subscription_id = undone.subscription_id AND charged_period.started_at >= undone.since
+        """,
+        list(beginnings),
+        list(beginnings.values()),
+    )
+
+
+async def lock_accounts(connection: Connection, tenant_ids: Sequence[str]) -> list[asyncpg.Record]:
+    """Keep the tenants' accounts from being changed by others, and return ``tenant_id`` and ``customer_name``."""
+    return await connection.fetch(
+        """
+        SELECT tenant_id, customer_name FROM account WHERE tenant_id = ANY ($1::text[])
+        ORDER BY tenant_id FOR NO KEY UPDATE
+        """,
+        tenant_ids,
+    )
+
+
+async def rename_accounts(connection: Connection, names: Mapping[str, str]) -> None:
+    """Make the invoices of tenants out to other names."""
+    await connection.execute(
+        """
+        UPDATE account SET customer_name = new.customer_name
+        FROM unnest($1::text[], $2::text[]) AS new (tenant_id, customer_name)
+        WHERE account.tenant_id = new.tenant_id
+        """,
+        list(names),
+        list(names.values()),
+    )
+
+
+async def drafts(connection: Connection, tenant_ids: Sequence[str]) -> list[asyncpg.Record]:
+    """Return ``tenant_id``, ``invoice_id``, ``currency`` and ``total`` of the tenants' drafts, in its digits."""
+    return await connection.fetch(
+        """
+        SELECT invoice.tenant_id, invoice.invoice_id, invoice.currency, round(invoice.total, currency.digits) AS total
+        FROM invoice JOIN currency ON currency.code = invoice.currency
+        WHERE invoice.tenant_id = ANY ($1::text[]) AND invoice.state = 'draft'
+        """,
+        tenant_ids,
+    )
+
+
+async def draft_invoices(connection: Connection, invoices: Sequence[Mapping[str, Any]], *, now: datetime) -> None:
+    """Draft invoices with their lines, made out as the accounts say at this moment.
+
+    An invoice has a fresh ``invoice_id``, the ``tenant_id``, the ``total`` and ``lines`` as
+    `services.billing.final_invoice.Line` has them.
+    """
+    await connection.execute(
+        """
+        WITH fresh AS (
+            SELECT * FROM jsonb_to_recordset($1)
+                AS fresh (invoice_id uuid, tenant_id text, total numeric, lines jsonb)
+        ), drafted AS (
+            INSERT INTO invoice (invoice_id, tenant_id, customer_name, billing_address, currency, total, drafted_at)
+            SELECT fresh.invoice_id, tenant_id, account.customer_name, account.billing_address, account.currency,
+                   fresh.total, $2
+            FROM fresh JOIN account USING (tenant_id)
+        )
+        INSERT INTO invoice_line (invoice_id, position, description, quantity, amount)
+        SELECT fresh.invoice_id, line.position, line.description, line.quantity, line.amount
+        FROM fresh
+        CROSS JOIN LATERAL ROWS FROM (
+            jsonb_to_recordset(fresh.lines) AS (description text, quantity numeric, amount numeric)
+        ) WITH ORDINALITY AS line (description, quantity, amount, position)
+        """,
+        invoices,
+        now,
+    )
+
+
+async def delete_drafts(connection: Connection, invoice_ids: Sequence[UUID]) -> None:
+    """Delete drafts with their lines; those that were issued stay."""
+    await connection.execute("DELETE FROM invoice WHERE invoice_id = ANY ($1::uuid[]) AND state = 'draft'", invoice_ids)
+
+
+async def purge_accounts(connection: Connection, tenant_ids: Sequence[str], *, now: datetime) -> list[asyncpg.Record]:
+    """Issue the tenants' drafts and delete their accounts with all they have.
+
+    Returns:
+        For each tenant: the ``tenant_id``, the ``invoice_id`` of the last invoice that was issued, now or before, and
+        how many ``accounts`` and ``subscriptions`` were deleted.
+    """
+    return await connection.fetch(
+        """
+        WITH doomed AS (
+            SELECT account_id, tenant_id FROM account WHERE tenant_id = ANY ($1::text[])
+            ORDER BY tenant_id FOR UPDATE
+        ), had AS (
+            SELECT doomed.tenant_id, count(DISTINCT account_id) AS accounts, count(subscription_id) AS subscriptions
+            FROM doomed LEFT JOIN subscription USING (account_id) GROUP BY doomed.tenant_id
+        ), issued AS (
+            UPDATE invoice SET state = 'final', issued_at = $2
+            WHERE tenant_id = ANY ($1::text[]) AND state = 'draft'
+            RETURNING tenant_id, invoice_id
+        ), deleted AS (
+            DELETE FROM account USING doomed WHERE account.account_id = doomed.account_id
+        )
+        SELECT tenant_id, coalesce(had.accounts, 0) AS accounts, coalesce(had.subscriptions, 0) AS subscriptions,
+               coalesce(issued.invoice_id, (
+                   SELECT earlier.invoice_id FROM invoice AS earlier
+                   WHERE earlier.tenant_id = asked.tenant_id AND earlier.state = 'final'
+                   ORDER BY earlier.invoice_id DESC LIMIT 1
+               )) AS invoice_id
+        FROM (SELECT DISTINCT unnest($1::text[]) AS tenant_id) AS asked
+        LEFT JOIN had USING (tenant_id)
+        LEFT JOIN issued USING (tenant_id)
+        """,
+        tenant_ids,
+        now,
     )
 
 
@@ -176,6 +394,28 @@ async def subscriptions(
         limit,
         tenant_id,
     )
+
+
+async def invoices(
+    connection: Connection, *, after: UUID | None, limit: int, tenant_id: str | None
+) -> list[asyncpg.Record]:
+    """List invoices, all or one tenant's, drafted after ``after``, amounts in their currency's digits."""
+    return await connection.fetch(
+        _INVOICE
+        + """
+        WHERE ($1::uuid IS NULL OR invoice.invoice_id > $1)
+          AND ($3::text IS NULL OR invoice.tenant_id = $3)
+        ORDER BY invoice.invoice_id LIMIT $2
+        """,
+        after,
+        limit,
+        tenant_id,
+    )
+
+
+async def invoice(connection: Connection, invoice_id: UUID) -> asyncpg.Record | None:
+    """Find one invoice by its identity."""
+    return await connection.fetchrow(_INVOICE + "WHERE invoice.invoice_id = $1", invoice_id)
 
 
 def _columns(facts: Sequence[Event]) -> tuple[list[str], list[UUID | None], list[datetime]]:

@@ -10,14 +10,44 @@ import orjson
 from services.billing import handlers
 from shared.clock import Clock, ManualClock
 from shared.contracts import Fact
-from shared.contracts.base import Message
-from shared.contracts.billing import OpenAccount, VoidAccount
+from shared.contracts.base import Ask, Message
+from shared.contracts.billing import (
+    ChangePlan,
+    CloseAccount,
+    OpenAccount,
+    PauseBilling,
+    PurgeAccount,
+    ReopenAccount,
+    RestoreAccount,
+    RestorePlan,
+    ResumeBilling,
+    UnpauseBilling,
+    UpdateAccount,
+    VoidAccount,
+    WithdrawResumption,
+)
 from shared.contracts.tenant import TenantActivated, TenantDeactivated
 from shared.ids import TimeOrderedIds
 from shared.messaging.event import Event, Outgoing, decode
+from shared.messaging.subscriptions import Changed, Restoration, bind
 from shared.postgres import Pool, transaction
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+UNDO: dict[type[Ask], type[Ask]] = {
+    ChangePlan: RestorePlan,
+    PauseBilling: UnpauseBilling,
+    ResumeBilling: WithdrawResumption,
+    UpdateAccount: RestoreAccount,
+    CloseAccount: ReopenAccount,
+}
+
+Books = dict[str, list[tuple[Any, ...]]]
+
+
+def on(day: int, hour: int = 12, *, month: int = 3) -> datetime:
+    """Return a moment of the year in which the tests play; noon unless another hour is given."""
+    return datetime(2026, month, day, hour, tzinfo=UTC)
 
 
 def ask(tenant_id: str, **details: Any) -> OpenAccount:
@@ -77,3 +107,90 @@ async def subscriptions(pool: Pool) -> dict[str, tuple[str, datetime | None]]:
 
 async def residue(pool: Pool) -> list[tuple[str, str]]:
     return [tuple(row) for row in await pool.fetch("SELECT tenant_id, place FROM live_record ORDER BY 1, 2")]
+
+
+async def do_all(pool: Pool, *asks: Ask, at: datetime = NOON) -> Sequence[Changed]:
+    """Do asks of one type in one batch."""
+    handler = _handler(type(asks[0]), at)
+    async with transaction(pool) as connection:
+        done: Sequence[Changed] = await handler(connection, asks)
+    assert len(done) == len(asks)
+    return done
+
+
+async def do_it(pool: Pool, ask: Ask, *, at: datetime = NOON) -> Changed:
+    (done,) = await do_all(pool, ask, at=at)
+    return done
+
+
+async def undo_all(pool: Pool, kind: type[Ask], *undos: tuple[str, Changed | None]) -> Sequence[Fact]:
+    """Undo what was done of one type to tenants, in one batch, after the before-images have been stored as JSON."""
+    handler = _handler(UNDO[kind], NOON)
+    restorations = [
+        Restoration(tenant_id, None if done is None else orjson.loads(orjson.dumps(done.before)))
+        for tenant_id, done in undos
+    ]
+    async with transaction(pool) as connection:
+        facts: Sequence[Fact] = await handler(connection, restorations)
+    assert [type(fact).answers for fact in facts] == [UNDO[kind]] * len(undos)
+    assert [fact.tenant_id for fact in facts] == [tenant_id for tenant_id, _ in undos]
+    return facts
+
+
+async def purge(pool: Pool, *tenant_ids: str, at: datetime = NOON) -> Sequence[Fact]:
+    handler = _handler(PurgeAccount, at)
+    async with transaction(pool) as connection:
+        facts: Sequence[Fact] = await handler(connection, [PurgeAccount(tenant_id=each) for each in tenant_ids])
+    return facts
+
+
+def _handler(kind: type[Ask], at: datetime) -> Any:
+    bound = bind(handlers.SUBSCRIPTIONS, clock=ManualClock(at), ids=TimeOrderedIds())
+    return bound[kind].handler
+
+
+async def open_active(pool: Pool, *tenant_ids: str, **details: Any) -> None:
+    """Open accounts that are charged since `NOON`."""
+    await open_accounts(pool, *(ask(tenant_id, **details) for tenant_id in tenant_ids))
+    await hear(pool, *(activated(tenant_id) for tenant_id in tenant_ids))
+
+
+async def books(pool: Pool) -> Books:
+    """Return every row of everything that tells who owes what."""
+    tables = ("account", "subscription", "charged_period", "invoice", "invoice_line")
+    return {table: [tuple(row) for row in await pool.fetch(f"SELECT * FROM {table} ORDER BY 1, 2")] for table in tables}
+
+
+async def charged(pool: Pool) -> list[tuple[str, str, datetime, datetime | None]]:
+    """Return who was charged for which plan from when to when; the stretches that still run have no end."""
+    rows = await pool.fetch(
+        """
+        SELECT tenant_id, charged_period.plan, charged_period.started_at, ended_at
+        FROM charged_period JOIN subscription USING (subscription_id) JOIN account USING (account_id)
+        UNION ALL
+        SELECT tenant_id, plan, greatest(started_at, charged_since), NULL
+        FROM subscription JOIN account USING (account_id) WHERE state = 'active'
+        ORDER BY 1, 3
+        """
+    )
+    return [tuple(row) for row in rows]
+
+
+async def owed(pool: Pool, tenant_id: str = "t1", *, at: datetime) -> str:
+    """Return the total of the final invoice if the account were closed at a time, and leave it open."""
+    done = await do_it(pool, CloseAccount(tenant_id=tenant_id), at=at)
+    await undo_all(pool, CloseAccount, (tenant_id, done))
+    total: str = done.answer.model_dump()["total"]
+    return total
+
+
+async def charged_tenants(pool: Pool) -> list[str]:
+    return [row["tenant_id"] for row in await pool.fetch("SELECT tenant_id FROM charged_tenant ORDER BY 1")]
+
+
+async def are_waiting(pool: Pool, count: int) -> bool:
+    """Tell whether so many transactions wait for a lock."""
+    waiting = await pool.fetchval(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    return bool(waiting == count)

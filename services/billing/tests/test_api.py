@@ -4,7 +4,17 @@ import httpx2
 import pytest
 
 from services.billing.api import PATHS, routes
-from services.billing.tests.support import activated, ask, hear, open_accounts
+from services.billing.tests.support import (
+    activated,
+    ask,
+    do_it,
+    hear,
+    on,
+    open_accounts,
+    open_active,
+    purge,
+)
+from shared.contracts.billing import ChangePlan, CloseAccount, PauseBilling
 from shared.http import create_api
 from shared.postgres import Pool
 
@@ -75,6 +85,76 @@ async def test_a_tenant_without_an_account_has_an_empty_list(client: httpx2.Asyn
     assert answer.json() == {"items": [], "nextCursor": None}
 
 
+async def test_the_states_of_a_subscription_are_shown(client: httpx2.AsyncClient, pool: Pool) -> None:
+    await open_active(pool, "t1")
+    await open_accounts(pool, ask("t2"))
+    await do_it(pool, PauseBilling(tenant_id="t1"), at=on(5))
+    await do_it(pool, CloseAccount(tenant_id="t2"))
+
+    items = (await client.get("/v1/subscriptions")).json()["items"]
+
+    assert {item["tenantId"]: (item["status"], item["startedAt"]) for item in items} == {
+        "t1": ("paused", "2026-03-01T12:00:00Z"),
+        "t2": ("ended", None),
+    }
+
+
+async def test_a_draft_is_shown_before_and_after_it_is_issued(client: httpx2.AsyncClient, pool: Pool) -> None:
+    await open_active(pool, "t1")
+    await do_it(pool, ChangePlan(tenant_id="t1", plan="premium"), at=on(11))
+    done = await do_it(pool, CloseAccount(tenant_id="t1"), at=on(13))
+    invoice_id = done.answer.model_dump()["invoice_id"]
+
+    draft = (await client.get(f"/v1/invoices/{invoice_id}")).json()
+    await purge(pool, "t1", at=on(20))
+    final = (await client.get(f"/v1/invoices/{invoice_id}")).json()
+
+    assert draft == {
+        "invoiceId": invoice_id,
+        "tenantId": "t1",
+        "customerName": "Acme",
+        "currency": "USD",
+        "state": "draft",
+        "lines": [
+            {
+                "description": "standard, 2026-03-01 to 2026-03-10: 10 of 31 days at 49.00 USD a month",
+                "quantity": "10",
+                "amount": "15.81",
+            },
+            {
+                "description": "premium, 2026-03-11 to 2026-03-12: 2 of 31 days at 499.00 USD a month",
+                "quantity": "2",
+                "amount": "32.19",
+            },
+        ],
+        "total": "48.00",
+        "draftedAt": "2026-03-13T12:00:00Z",
+        "issuedAt": None,
+    }
+    assert final == draft | {"state": "final", "issuedAt": "2026-03-20T12:00:00Z"}
+
+
+async def test_invoices_are_listed_in_pages_all_or_one_tenants(client: httpx2.AsyncClient, pool: Pool) -> None:
+    for tenant_id in ("t2", "t1", "t3"):
+        await open_active(pool, tenant_id)
+        await do_it(pool, CloseAccount(tenant_id=tenant_id))
+
+    first = (await client.get("/v1/invoices", params={"limit": 2})).json()
+    rest = (await client.get("/v1/invoices", params={"cursor": first["nextCursor"]})).json()
+    (of_one,) = (await client.get("/v1/invoices", params={"tenantId": "t1"})).json()["items"]
+
+    assert [item["tenantId"] for item in (*first["items"], *rest["items"])] == ["t2", "t1", "t3"]
+    assert rest["nextCursor"] is None
+    assert (of_one, of_one["lines"], of_one["total"]) == (first["items"][1], [], "0.00")
+
+
+@pytest.mark.parametrize("invoice_id", ["018f0000-0000-7000-8000-000000000000", "nonsense"])
+async def test_an_invoice_that_is_not_there_is_not_found(client: httpx2.AsyncClient, invoice_id: str) -> None:
+    answer = await client.get(f"/v1/invoices/{invoice_id}")
+
+    assert (answer.status_code, answer.json()["code"]) == (404, "unknown_invoice")
+
+
 @pytest.mark.parametrize(
     ("query", "name"),
     [({"tenantId": "no tenant"}, "tenantId"), ({"limit": "0"}, "limit"), ({"cursor": "made-up"}, "cursor")],
@@ -88,7 +168,7 @@ async def test_a_malformed_query_is_refused_by_name(
     assert [error["pointer"] for error in answer.json()["errors"]] == [f"query/{name}"]
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", [*PATHS, "/v1/invoices/018f0000-0000-7000-8000-000000000000"])
 async def test_nothing_is_shown_without_the_administrators_key(client: httpx2.AsyncClient, path: str) -> None:
     answer = await client.get(path, headers={"Authorization": "Bearer another"})
 

@@ -11,29 +11,38 @@ from services.billing import handlers
 from services.billing.tests.support import (
     NOON,
     activated,
+    are_waiting,
     ask,
     deactivated,
+    do_all,
     hear,
     open_accounts,
+    purge,
     residue,
     subscriptions,
+    undo_all,
     void_accounts,
 )
 from shared.clock import ManualClock
-from shared.contracts.billing import AccountOpened, AccountRefused, AccountVoided, SubscriptionStarted
+from shared.contracts import billing as contracts
+from shared.contracts.base import Ask
+from shared.contracts.billing import (
+    AccountOpened,
+    AccountRefused,
+    AccountVoided,
+    ChangePlan,
+    CloseAccount,
+    PauseBilling,
+    ResumeBilling,
+    SubscriptionStarted,
+    UpdateAccount,
+)
 from shared.messaging.event import Event
 from shared.postgres import Pool, transaction
 from shared.testing import eventually
 
 PENDING = ("pending", None)
 ACTIVE = ("active", NOON)
-
-
-async def are_waiting(pool: Pool, count: int) -> bool:
-    waiting = await pool.fetchval(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
-    return bool(waiting == count)
 
 
 async def test_an_account_is_opened_on_its_plan_with_nothing_to_pay_yet(pool: Pool) -> None:
@@ -239,9 +248,26 @@ async def test_everything_that_can_be_said_is_listed(pool: Pool) -> None:
         *await open_accounts(pool, ask("t1"), ask("t3", plan="gold")),
         *await void_accounts(pool, "t1"),
         *(event.message for event in await hear(pool, activated("t2"))),
+        *await purge(pool, "t4"),
     ]
+    for asked in (
+        ChangePlan(tenant_id="t2", plan="premium"),
+        PauseBilling(tenant_id="t2"),
+        ResumeBilling(tenant_id="t2"),
+        UpdateAccount(tenant_id="t2", customer_name="Emca"),
+        CloseAccount(tenant_id="t2"),
+    ):
+        done = await do_all(pool, asked, asked.model_copy(update={"tenant_id": "t4"}))
+        said += [each.answer for each in done]
+        said += await undo_all(pool, type(asked), ("t4", None))
 
     assert {type(message) for message in said} == set(handlers.PUBLISHES)
+
+
+async def test_everything_that_can_be_asked_is_heard() -> None:
+    asks = {message for message in vars(contracts).values() if isinstance(message, type) and issubclass(message, Ask)}
+
+    assert asks - {Ask} == {message for message in handlers.SUBSCRIPTIONS if issubclass(message, Ask)}
 
 
 async def test_the_start_is_the_time_of_the_activation_not_of_its_arrival(pool: Pool) -> None:

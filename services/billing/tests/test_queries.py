@@ -5,7 +5,18 @@ import pytest
 
 from deploy.local.throwaway import FreshDatabases
 from services.billing import queries
-from services.billing.tests.support import activated, ask, hear, open_accounts
+from services.billing.tests.support import (
+    ask,
+    charged_tenants,
+    do_all,
+    do_it,
+    on,
+    open_accounts,
+    open_active,
+    purge,
+    residue,
+)
+from shared.contracts.billing import ChangePlan, CloseAccount, PauseBilling, ResumeBilling
 from shared.postgres import Pool
 
 
@@ -57,17 +68,73 @@ async def test_an_agreed_amount_outlives_the_price_it_came_from(pool: Pool) -> N
 
 
 async def test_every_table_in_which_a_tenant_leaves_something_is_audited_for_residue(pool: Pool) -> None:
-    await open_accounts(pool, ask("t1"))
+    await open_active(pool, "t1")
+    await do_it(pool, CloseAccount(tenant_id="t1"), at=on(5))
 
     tables = await pool.fetch(
         """
         SELECT DISTINCT table_name FROM information_schema.columns JOIN information_schema.tables
             USING (table_schema, table_name)
-        WHERE table_schema = 'public' AND table_type = 'BASE TABLE' AND column_name IN ('tenant_id', 'account_id')
+        WHERE table_schema = 'public' AND table_type = 'BASE TABLE'
+          AND column_name IN ('tenant_id', 'account_id', 'subscription_id')
         """
     )
     places = await pool.fetch("SELECT DISTINCT place FROM live_record WHERE tenant_id = 't1'")
     assert {row["place"] for row in places} == {row["table_name"] for row in tables}
+
+
+async def test_an_issued_invoice_is_no_residue_and_a_draft_is(pool: Pool) -> None:
+    await open_accounts(pool, ask("t1"))
+    await do_it(pool, CloseAccount(tenant_id="t1"))
+    assert await residue(pool) == [("t1", "account"), ("t1", "invoice"), ("t1", "subscription")]
+
+    await purge(pool, "t1")
+
+    assert await residue(pool) == []
+    assert await pool.fetchval("SELECT count(*) FROM invoice") == 1
+
+
+async def test_the_tenants_that_are_charged_at_this_moment_are_known(pool: Pool) -> None:
+    await open_accounts(pool, ask("t1"))
+    await open_active(pool, "t2", "t3", "t4", "t5")
+    await do_all(pool, *(PauseBilling(tenant_id=tenant_id) for tenant_id in ("t3", "t4")), at=on(5))
+    await do_it(pool, ResumeBilling(tenant_id="t4"), at=on(6))
+    await do_it(pool, CloseAccount(tenant_id="t5"), at=on(6))
+
+    assert await charged_tenants(pool) == ["t2", "t4"]
+
+
+async def test_invoices_come_in_pages_in_the_order_in_which_they_were_drafted(pool: Pool) -> None:
+    for tenant_id in ("t3", "t1", "t2"):
+        await open_active(pool, tenant_id)
+        await do_it(pool, CloseAccount(tenant_id=tenant_id), at=on(5))
+
+    async with pool.acquire() as connection:
+        first = await queries.invoices(connection, after=None, limit=2, tenant_id=None)
+        rest = await queries.invoices(connection, after=first[-1]["invoice_id"], limit=2, tenant_id=None)
+        of_one = await queries.invoices(connection, after=None, limit=2, tenant_id="t1")
+
+    assert [row["tenant_id"] for row in (*first, *rest)] == ["t3", "t1", "t2"]
+    assert [row["tenant_id"] for row in of_one] == ["t1"]
+
+
+async def test_an_issued_invoice_can_neither_be_changed_nor_deleted(pool: Pool) -> None:
+    await open_active(pool, "t1", "t2")
+    await do_all(pool, CloseAccount(tenant_id="t1"), CloseAccount(tenant_id="t2"), at=on(5))
+    await purge(pool, "t1", at=on(6))
+    issued = await pool.fetchval("SELECT invoice_id FROM invoice WHERE state = 'final'")
+
+    for statement in (
+        "UPDATE invoice SET total = 0 WHERE invoice_id = $1",
+        "UPDATE invoice SET state = 'draft', issued_at = NULL WHERE invoice_id = $1",
+        "DELETE FROM invoice WHERE invoice_id = $1",
+        "UPDATE invoice_line SET amount = 0 WHERE invoice_id = $1",
+        "DELETE FROM invoice_line WHERE invoice_id = $1",
+        "INSERT INTO invoice_line VALUES ($1, 9, 'late', 1, 1)",
+        "UPDATE invoice_line SET invoice_id = $1, position = 9 WHERE invoice_id <> $1",
+    ):
+        with pytest.raises(asyncpg.RestrictViolationError, match="is issued"):
+            await pool.execute(statement, issued)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +145,22 @@ async def test_every_table_in_which_a_tenant_leaves_something_is_audited_for_res
         ("UPDATE subscription SET withdrawn_by = activated_by", asyncpg.CheckViolationError),
         ("UPDATE subscription SET amount = -1", asyncpg.CheckViolationError),
         ("UPDATE subscription SET currency = 'JPY'", asyncpg.ForeignKeyViolationError),
+        ("UPDATE subscription SET state = 'paused', started_at = NULL", asyncpg.CheckViolationError),
+        ("UPDATE subscription SET state = 'asleep'", asyncpg.CheckViolationError),
+        ("UPDATE charged_period SET ended_at = started_at", asyncpg.CheckViolationError),
+        ("UPDATE charged_period SET ended_at = '2026-03-09'", asyncpg.ExclusionViolationError),
+        ("UPDATE charged_period SET started_at = '2026-03-01 12:00+00'", asyncpg.UniqueViolationError),
+        ("UPDATE charged_period SET amount = -1", asyncpg.CheckViolationError),
+        ("UPDATE invoice SET state = 'final'", asyncpg.CheckViolationError),
+        ("UPDATE invoice SET issued_at = drafted_at", asyncpg.CheckViolationError),
+        ("UPDATE invoice SET currency = 'JPY'", asyncpg.ForeignKeyViolationError),
+        (
+            """
+            INSERT INTO invoice (invoice_id, tenant_id, customer_name, currency, total, drafted_at)
+            SELECT gen_random_uuid(), tenant_id, customer_name, currency, total, drafted_at FROM invoice
+            """,
+            asyncpg.UniqueViolationError,
+        ),
         (
             """
             INSERT INTO subscription (subscription_id, account_id, plan, currency, amount)
@@ -93,8 +176,11 @@ async def test_every_table_in_which_a_tenant_leaves_something_is_audited_for_res
 async def test_the_schema_refuses_what_must_never_be(
     pool: Pool, statement: str, error: type[asyncpg.PostgresError]
 ) -> None:
-    await open_accounts(pool, ask("t1"))
-    await hear(pool, activated("t1"))
+    await open_active(pool, "t1")
+    await open_accounts(pool, ask("t2"))
+    await do_it(pool, ChangePlan(tenant_id="t1", plan="free"), at=on(5))
+    await do_it(pool, ChangePlan(tenant_id="t1", plan="premium"), at=on(7))
+    await do_it(pool, CloseAccount(tenant_id="t2"))
 
     with pytest.raises(error):
         await pool.execute(statement)

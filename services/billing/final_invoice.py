@@ -1,0 +1,136 @@
+"""What a closed account owes: a pure function of when it was charged for what.
+
+The rule, complete:
+
+1. Days and months are those of the calendar in UTC.
+2. A day is charged once or not at all: by the plan that is in force at its end, the midnight that closes it. So the
+   day of activation is charged, the day of a pause or of the closing is not, and the day on which the plan changes
+   belongs to the new plan. Activation and closing on one day cost nothing.
+3. Each stretch of time on one plan makes one line for each calendar month in which it has such days: the monthly amount
+   times those days, divided by the days of that month.
+4. Each line is rounded by itself, half up, to the digits of the currency. The total is the sum of the rounded lines.
+
+Stretches do not overlap, so no midnight is in two of them: never is a day charged on which the tenant was not active,
+nor are more days charged than it was active on.
+"""
+
+import calendar
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import ROUND_HALF_UP, Context, Decimal
+
+_LONGER_THAN_ANY_MONTH = timedelta(days=32)
+
+# An amount has at most 20 digits. With 50 no quotient comes so close to a half that rounding it twice could matter.
+_EXACT = Context(prec=50, rounding=ROUND_HALF_UP)
+
+
+@dataclass(frozen=True, slots=True)
+class Currency:
+    """A currency.
+
+    Attributes:
+        code: ISO 4217.
+        digits: of its minor unit; 2 for cents.
+    """
+
+    code: str
+    digits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A stretch of time that is charged by one plan.
+
+    Attributes:
+        plan: the name of the plan.
+        amount: what a whole month of it costs.
+        started_at: its first moment.
+        ended_at: the first moment that is not part of it.
+    """
+
+    plan: str
+    amount: Decimal
+    started_at: datetime
+    ended_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of an invoice.
+
+    Attributes:
+        description: what is charged, and how the amount comes about.
+        quantity: how many days.
+        amount: in the digits of the currency.
+    """
+
+    description: str
+    quantity: int
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class FinalInvoice:
+    """What is owed.
+
+    Attributes:
+        lines: in the order of time; none where no day was charged.
+        total: the sum of the lines, in the digits of the currency.
+    """
+
+    lines: Sequence[Line]
+    total: Decimal
+
+
+def final_invoice(stretches: Iterable[Stretch], currency: Currency) -> FinalInvoice:
+    """Return what is owed for stretches that do not overlap; see the rule above."""
+    in_order = sorted(stretches, key=lambda stretch: stretch.started_at)
+    lines = [
+        _line(stretch, first, end, currency)
+        for stretch in in_order
+        for first, end in _months(_day(stretch.started_at), _day(stretch.ended_at))
+    ]
+    return FinalInvoice(lines, sum((line.amount for line in lines), rounded(Decimal(), currency.digits)))
+
+
+def rounded(amount: Decimal, digits: int) -> Decimal:
+    """Round an amount, half up, and write it in that many digits."""
+    return amount.quantize(Decimal(1).scaleb(-digits), context=_EXACT)
+
+
+def _day(moment: datetime) -> date:
+    """Return the day that a moment is part of: of a stretch's days, its first, and the first that is not one of them.
+
+    A stretch is in force at the end of its first day, unless it ends on that day, and not any more at the end of its
+    last, unless that is the moment when it ends, which is part of the next day.
+    """
+    return moment.astimezone(UTC).date()
+
+
+def _months(first: date, end: date) -> Iterator[tuple[date, date]]:
+    """Cut the days from ``first`` to before ``end`` where a month begins."""
+    while first < end:
+        next_month = (first.replace(day=1) + _LONGER_THAN_ANY_MONTH).replace(day=1)
+        yield first, min(next_month, end)
+        first = next_month
+
+
+def _line(stretch: Stretch, first: date, end: date, currency: Currency) -> Line:
+    days = (end - first).days
+    days_of_month = calendar.monthrange(first.year, first.month)[1]
+    share = _EXACT.divide(_EXACT.multiply(stretch.amount, Decimal(days)), Decimal(days_of_month))
+    last = end - timedelta(days=1)
+    monthly = f"{_written(stretch.amount, currency.digits)} {currency.code} a month"
+    return Line(
+        description=f"{stretch.plan}, {first} to {last}: {days} of {days_of_month} days at {monthly}",
+        quantity=days,
+        amount=rounded(share, currency.digits),
+    )
+
+
+def _written(amount: Decimal, digits: int) -> str:
+    """Write a price, in more digits than the currency has if it has more."""
+    short = rounded(amount, digits)
+    return f"{short if short == amount else amount.normalize():f}"
