@@ -1,15 +1,19 @@
-"""All HTTP of the provisioning service: environments, and the short-lived credentials to use them."""
+"""All HTTP of the provisioning service: environments, short-lived credentials for them, exports of what is in them."""
 
+from base64 import b64encode
 from datetime import datetime
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
 import asyncpg
 from fastapi import APIRouter, Depends, Query, Response
+from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from services.provisioning import queries
-from services.provisioning.drivers import Login, NoEnvironmentError, PoolDriver
+from services.provisioning.drivers import Login, NoEnvironmentError, PoolDriver, ThrottledError
+from services.provisioning.exports import read_export
+from shared.clock import Clock
 from shared.http import (
     DEFAULT_LIMIT,
     Cursor,
@@ -25,7 +29,13 @@ from shared.http import (
 from shared.postgres import Pool
 from shared.text import Identifier
 
-PATHS = ("/v1/environments", "/v1/credentials")
+PATHS = ("/v1/environments", "/v1/credentials", "/v1/exports")
+
+GZIP = "application/gzip"
+"""The media type of an export (RFC 6713)."""
+
+TenantId = Annotated[Identifier | None, Query(alias="tenantId")]
+"""The query parameter that narrows a list to one tenant; give it the default None."""
 
 
 class DeployedProduct(Resource):
@@ -43,6 +53,10 @@ class Environment(Resource):
     isolation: Literal["pool"]
     region: str
     status: Literal["ready"]
+    connections: int | None = Field(description="How many each login may hold; null is the default, 10 in a pool.")
+    throttled: bool = Field(description="Nobody can work in it, and no login is issued; all data is kept.")
+    throttled_at: datetime | None
+    throttle_reason: str | None
     products: list[DeployedProduct]
     created_at: datetime
 
@@ -55,6 +69,10 @@ class Environment(Resource):
             isolation=row["isolation"],
             region=row["region"],
             status=row["state"],
+            connections=row["connections"],
+            throttled=row["throttled_at"] is not None,
+            throttled_at=row["throttled_at"],
+            throttle_reason=row["throttle_reason"],
             products=row["products"],
             created_at=row["created_at"],
         )
@@ -93,15 +111,37 @@ class Credentials(Resource):
         )
 
 
-def routes(pool: Pool, *, driver: PoolDriver) -> APIRouter:
+class Export(Resource):
+    """Everything that a tenant kept in its environment at one moment: lines of JSON, gzipped."""
+
+    export_id: UUID
+    tenant_id: str
+    created_at: datetime
+    expires_at: datetime = Field(description="It is deleted then.")
+    rows: dict[str, int] = Field(description="How many, by table.")
+    bytes: int = Field(description="The length of the file.")
+    sha256: str = Field(description="Of the file, hexadecimal.")
+
+    @classmethod
+    def of(cls, row: asyncpg.Record) -> Self:
+        """Make it from a row of `queries.exports`."""
+        return cls(**dict(row))
+
+
+def routes(pool: Pool, *, driver: PoolDriver, clock: Clock) -> APIRouter:
     """Return every route of the service, for administrators."""
     router = APIRouter(tags=["provisioning"], dependencies=[Depends(administrator)])
+    router.include_router(_environment_routes(pool, driver))
+    router.include_router(_export_routes(pool, clock))
+    return router
+
+
+def _environment_routes(pool: Pool, driver: PoolDriver) -> APIRouter:
+    router = APIRouter()
 
     @router.get("/v1/environments")
     async def list_environments(
-        limit: Limit = DEFAULT_LIMIT,
-        cursor: Cursor = None,
-        tenant_id: Annotated[Identifier | None, Query(alias="tenantId")] = None,
+        limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None, tenant_id: TenantId = None
     ) -> Page[Environment]:
         """List environments in the order of their creation, all or one tenant's."""
         (after,) = decode_cursor(cursor, UUID) or (None,)
@@ -113,18 +153,72 @@ def routes(pool: Pool, *, driver: PoolDriver) -> APIRouter:
     async def issue_credentials(body: CredentialsRequest, response: Response) -> Credentials:
         """Issue a new login to a tenant's environment, valid for fifteen minutes."""
         async with pool.acquire() as connection:
-            known = await queries.has_environment(connection, body.tenant_id)
-        if not known:
+            throttling = await queries.throttling(connection, body.tenant_id)
+        if throttling is None:
             raise _no_environment(body.tenant_id)
+        if throttling["throttled_at"] is not None:
+            raise _throttled(body.tenant_id, throttling["throttle_reason"])
         try:
             login = await driver.issue_login(body.tenant_id)
         except NoEnvironmentError:
             raise _no_environment(body.tenant_id) from None  # removed at this very moment
+        except ThrottledError:
+            raise _throttled(body.tenant_id, None) from None  # throttled at this very moment
         response.headers["Cache-Control"] = "no-store"
         return Credentials.of(login)
 
     return router
 
 
+def _export_routes(pool: Pool, clock: Clock) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/v1/exports")
+    async def list_exports(
+        limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None, tenant_id: TenantId = None
+    ) -> Page[Export]:
+        """List the exports that can be fetched, in the order in which they were made, all or one tenant's."""
+        (after,) = decode_cursor(cursor, UUID) or (None,)
+        async with pool.acquire() as connection:
+            rows = await queries.exports(connection, now=clock.now(), after=after, limit=limit + 1, tenant_id=tenant_id)
+        return page(rows, limit=limit, item=Export.of, key=lambda row: (row["export_id"],))
+
+    @router.get(
+        "/v1/exports/{export_id}",
+        response_class=StreamingResponse,
+        responses={200: {"content": {GZIP: {}}, "description": "The file: gzipped lines of JSON."}},
+    )
+    async def fetch_export(export_id: UUID) -> Response:
+        """Fetch an export; each line of it is `{"table": …, "row": {…}}`.
+
+        `ETag` and `Repr-Digest` (RFC 9530) are its SHA-256. It is the same however often it is fetched, until it
+        expires.
+        """
+        async with pool.acquire() as connection:
+            export = await queries.export(connection, export_id, now=clock.now())
+        if export is None:
+            raise Problem(404, code="unknown_export", detail=f"There is no export {export_id}.")
+        content = read_export(pool, export_id, length=export["bytes"])
+        return StreamingResponse(content, media_type=GZIP, headers=_headers(export))
+
+    return router
+
+
+def _headers(export: asyncpg.Record) -> dict[str, str]:
+    name = f"{export['tenant_id']}-{export['created_at']:%Y%m%dT%H%M%SZ}.ndjson.gz"
+    return {
+        "Content-Disposition": f'attachment; filename="{name}"',
+        "Content-Length": str(export["bytes"]),
+        "ETag": f'"{export["sha256"]}"',
+        "Repr-Digest": f"sha-256=:{b64encode(bytes.fromhex(export['sha256'])).decode()}:",
+        "Cache-Control": "no-store",
+    }
+
+
 def _no_environment(tenant_id: str) -> Problem:
     return Problem(404, code="unknown_environment", detail=f"There is no environment of tenant {tenant_id}.")
+
+
+def _throttled(tenant_id: str, reason: str | None) -> Problem:
+    detail = f"The environment of tenant {tenant_id} is throttled" + (f": {reason}" if reason else ".")
+    return Problem(409, code="environment_throttled", detail=detail)

@@ -3,12 +3,14 @@
 import functools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 from services.provisioning.api import PATHS, routes
 from services.provisioning.drivers.postgres_pool import PostgresPool, install
-from services.provisioning.drivers.sweeping import sweep_expired_logins
+from services.provisioning.exports import sweep_exports
 from services.provisioning.handlers import SUBSCRIPTIONS
 from services.provisioning.settings import ProvisioningSettings
+from services.provisioning.sweeping import sweep_every_minute
 from shared.http import create_api
 from shared.postgres import open_pool
 from shared.service import VERSION, Ports, Service, open_kernel
@@ -24,11 +26,17 @@ async def build(settings: ProvisioningSettings, ports: Ports) -> AsyncIterator[S
     async with await open_pool(application_url, size=_APPLICATION_POOL, name="tenure pool driver") as application:
         driver = PostgresPool(application, url=application_url, clock=ports.clock)
         async with open_kernel(
-            "provisioning", settings, ports, SUBSCRIPTIONS, driver=driver, regions=settings.regions
+            "provisioning",
+            settings,
+            ports,
+            SUBSCRIPTIONS,
+            driver=driver,
+            regions=settings.regions,
+            export_lifetime=timedelta(days=settings.export_lifetime_days),
         ) as kernel:
             api = create_api(
                 "provisioning",
-                routers=[routes(kernel.pool, driver=driver)],
+                routers=[routes(kernel.pool, driver=driver, clock=ports.clock)],
                 admin_key=settings.admin_key,
                 checks=kernel.checks,
                 version=VERSION,
@@ -38,6 +46,14 @@ async def build(settings: ProvisioningSettings, ports: Ports) -> AsyncIterator[S
                 PATHS,
                 api,
                 kernel,
-                background=[functools.partial(sweep_expired_logins, driver, ports.clock)],
+                background=[
+                    functools.partial(sweep_every_minute, "logins", driver.sweep_logins, ports.clock),
+                    functools.partial(
+                        sweep_every_minute,
+                        "exports",
+                        functools.partial(sweep_exports, kernel.pool, ports.clock),
+                        ports.clock,
+                    ),
+                ],
                 shutdown_seconds=settings.shutdown_seconds,
             )

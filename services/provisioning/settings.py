@@ -17,6 +17,7 @@ class ProvisioningSettings(ServiceSettings):
         application_database_url: a login that owns the database in which pooled tenants live and may make roles
             (``TENURE_APPLICATION_DATABASE_URL``).
         regions: where environments can be, separated by commas, the default first (``TENURE_REGIONS``).
+        export_lifetime_days: how long an export of a tenant's data can be fetched.
     """
 
     model_config = settings_of("provisioning")
@@ -25,6 +26,7 @@ class ProvisioningSettings(ServiceSettings):
     regions: Annotated[tuple[Region, ...], NoDecode] = Field(
         default=("local", "eu-central", "us-east"), min_length=1, validation_alias="TENURE_REGIONS"
     )
+    export_lifetime_days: int = Field(default=30, ge=1, le=3650)
 
     @field_validator("regions", mode="before")
     @classmethod

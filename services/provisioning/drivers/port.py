@@ -1,13 +1,35 @@
 """What the service needs of whatever holds the environments of pooled tenants."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
+from uuid import UUID
+
+Sink: TypeAlias = Callable[[bytes], Coroutine[Any, Any, None]]
+"""Takes a stream piece by piece."""
 
 
 class NoEnvironmentError(Exception):
-    """The tenant has no environment that a login could be issued for."""
+    """The tenant has no environment that a login could be issued for, or that could be exported."""
+
+
+class ThrottledError(Exception):
+    """Nobody may work in the tenant's environment at the moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """What a tenant's partition is to be like.
+
+    Attributes:
+        connections: how many each login may hold, or None for the driver's default.
+        is_throttled: whether logins end and none is issued.
+    """
+
+    tenant_id: str
+    connections: int | None = None
+    is_throttled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +57,43 @@ class Login:
 
 
 class PoolDriver(Protocol):
-    """Makes and removes the partitions of pooled tenants. Everything may be repeated and changes nothing then."""
+    """Makes, configures and removes the partitions of pooled tenants.
 
-    async def provision(self, tenant_ids: Sequence[str]) -> None:
-        """Make a partition for each tenant, in one go however many they are."""
+    Everything may be repeated and changes nothing then. Each tenant is named at most once in a call.
+    """
+
+    async def provision(self, partitions: Sequence[Partition]) -> None:
+        """Make a partition for each tenant, in one go however many they are; throttling is not part of it."""
+        ...
+
+    async def configure(self, partitions: Sequence[Partition]) -> None:
+        """Make the partitions that exist be as described, their logins and open sessions included."""
+        ...
+
+    async def export(self, tenant_id: str, write: Sink) -> dict[str, int]:
+        """Write all rows of a tenant as lines of JSON, as they are at one moment and always in the same order.
+
+        Args:
+            write: gets piece after piece, cut anywhere.
+
+        Returns:
+            How many rows each table has, the empty ones included.
+
+        Raises:
+            NoEnvironmentError: the tenant has no partition.
+        """
         ...
 
     async def deprovision(self, tenant_ids: Sequence[str]) -> None:
         """Disconnect the tenants and remove their rows, logins and partitions, whatever is left of them."""
+        ...
+
+    async def remove(self, environments: Mapping[str, UUID | None]) -> dict[str, dict[str, int]]:
+        """Deprovision, and return how many rows of each table were deleted.
+
+        Args:
+            environments: by tenant, what the removal is known by when it is repeated: it is then answered as before.
+        """
         ...
 
     async def issue_login(self, tenant_id: str) -> Login:
@@ -50,6 +101,7 @@ class PoolDriver(Protocol):
 
         Raises:
             NoEnvironmentError: the tenant has no partition.
+            ThrottledError: it has one, in which nobody may work.
         """
         ...
 

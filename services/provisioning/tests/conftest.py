@@ -8,6 +8,7 @@ from deploy.databases import DatabasePasswords, DatabaseUrls, create_database, d
 from deploy.local.throwaway import FreshDatabases, Server
 from services.provisioning.drivers import PostgresPool, install
 from services.provisioning.tests.support import Application
+from services.provisioning.tests.world import World
 from shared.clock import SystemClock
 from shared.postgres import Connection, Pool, open_pool
 
@@ -52,6 +53,12 @@ async def application(application_urls: DatabaseUrls) -> AsyncIterator[Applicati
     application = Application(application_urls.owner, pool, driver)
     yield application
     await application.close()
+
+
+@pytest.fixture
+def world(pool: Pool, application: Application) -> World:
+    """The service on both of its databases, empty."""
+    return World(pool, application)
 
 
 async def _drop_members(admin: Connection, role: str) -> None:

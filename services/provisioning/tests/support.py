@@ -6,7 +6,7 @@ from typing import Any
 import asyncpg
 
 from services.provisioning import handlers
-from services.provisioning.drivers import Login, PoolDriver, PostgresPool
+from services.provisioning.drivers import Login, Partition, PoolDriver, PostgresPool
 from shared.clock import Clock, ManualClock
 from shared.contracts import Fact
 from shared.contracts.provisioning import DeprovisionEnvironment, ProvisionEnvironment
@@ -27,7 +27,11 @@ class Application:
 
     async def tenants(self, *tenant_ids: str) -> list[Connection]:
         """Provision tenants, and open a session of each, in which it has written one note."""
-        await self.driver.provision(tenant_ids)
+        await self.driver.provision(partitions(*tenant_ids))
+        return await self.sessions(*tenant_ids)
+
+    async def sessions(self, *tenant_ids: str) -> list[Connection]:
+        """Open a session of each tenant, in which it has written one note."""
         sessions = [await self.connect(await self.driver.issue_login(tenant_id)) for tenant_id in tenant_ids]
         for session, tenant_id in zip(sessions, tenant_ids, strict=True):
             await session.execute("INSERT INTO app.note (body) VALUES ($1)", f"of {tenant_id}")
@@ -65,6 +69,11 @@ class Application:
 async def bodies(session: Connection) -> list[str]:
     """Return the notes that a session sees."""
     return [row["body"] for row in await session.fetch("SELECT body FROM app.note ORDER BY body")]
+
+
+def partitions(*tenant_ids: str) -> list[Partition]:
+    """Describe partitions in which there is nothing special."""
+    return [Partition(tenant_id) for tenant_id in tenant_ids]
 
 
 def ask(tenant_id: str, **details: Any) -> ProvisionEnvironment:

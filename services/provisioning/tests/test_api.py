@@ -1,13 +1,22 @@
+import gzip
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
+from hashlib import sha256
+from secrets import token_hex
+from uuid import UUID
 
 import asyncpg
 import httpx2
 import pytest
 
 from services.provisioning.api import routes
-from services.provisioning.tests.support import Application, ask, bodies, provision
+from services.provisioning.drivers import Partition
+from services.provisioning.exports import CHUNK_BYTES
+from services.provisioning.tests.support import Application, ask, bodies, partitions, provision
+from services.provisioning.tests.world import LIFETIME, World
 from shared.clock import ManualClock, SystemClock
+from shared.contracts.provisioning import ExportData, ReleaseEnvironment, ThrottleEnvironment
 from shared.http import create_api
 from shared.postgres import Pool
 
@@ -15,8 +24,8 @@ KEY = "a-key-of-the-administrator"
 
 
 @pytest.fixture
-async def client(pool: Pool, application: Application) -> AsyncIterator[httpx2.AsyncClient]:
-    router = routes(pool, driver=application.driver)
+async def client(world: World) -> AsyncIterator[httpx2.AsyncClient]:
+    router = routes(world.pool, driver=world.driver, clock=world.clock)
     api = create_api("provisioning", routers=[router], admin_key=KEY, checks={}, version="1")
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(api), base_url="http://test", headers={"Authorization": f"Bearer {KEY}"}
@@ -38,6 +47,10 @@ async def test_an_environment_is_shown_with_what_runs_in_it(
         "isolation": "pool",
         "region": "local",
         "status": "ready",
+        "connections": None,
+        "throttled": False,
+        "throttledAt": None,
+        "throttleReason": None,
         "products": [{"name": "notes", "version": "2.0"}, {"name": "tasks", "version": "1.0"}],
         "createdAt": "2026-01-01T00:00:00Z",
     }
@@ -94,7 +107,7 @@ async def test_a_tenant_without_an_environment_gets_no_credentials(client: httpx
 async def test_an_environment_that_is_not_committed_gets_no_credentials(
     client: httpx2.AsyncClient, application: Application
 ) -> None:
-    await application.driver.provision(["a"])
+    await application.driver.provision(partitions("a"))
 
     assert (await client.post("/v1/credentials", json={"tenantId": "a"})).status_code == 404
 
@@ -106,6 +119,116 @@ async def test_an_environment_that_is_removed_at_that_moment_gets_no_credentials
     await application.driver.deprovision(["a"])
 
     assert (await client.post("/v1/credentials", json={"tenantId": "a"})).status_code == 404
+
+
+async def test_a_throttled_environment_is_shown_as_such(client: httpx2.AsyncClient, world: World) -> None:
+    await world.provision("a", connections=3)
+    await world.do(ThrottleEnvironment(tenant_id="a", reason="unpaid"))
+
+    (shown,) = (await client.get("/v1/environments")).json()["items"]
+
+    assert shown["status"] == "ready"
+    assert {key: shown[key] for key in ("connections", "throttled", "throttledAt", "throttleReason")} == {
+        "connections": 3,
+        "throttled": True,
+        "throttledAt": "2026-01-01T00:00:00Z",
+        "throttleReason": "unpaid",
+    }
+
+
+@pytest.mark.parametrize(
+    ("reason", "detail"),
+    [
+        ("It is unpaid.", "The environment of tenant a is throttled: It is unpaid."),
+        (None, "The environment of tenant a is throttled."),
+    ],
+)
+async def test_a_throttled_tenant_gets_no_credentials_and_is_told_why(
+    client: httpx2.AsyncClient, world: World, reason: str | None, detail: str
+) -> None:
+    await world.provision("a")
+    await world.do(ThrottleEnvironment(tenant_id="a", reason=reason))
+
+    answer = await client.post("/v1/credentials", json={"tenantId": "a"})
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "environment_throttled")
+    assert answer.json()["detail"] == detail
+    await world.do(ReleaseEnvironment(tenant_id="a"))
+    assert (await client.post("/v1/credentials", json={"tenantId": "a"})).status_code == 201
+
+
+async def test_a_tenant_that_is_throttled_at_that_moment_gets_no_credentials(
+    client: httpx2.AsyncClient, world: World
+) -> None:
+    await world.provision("a")
+    await world.driver.configure([Partition("a", is_throttled=True)])
+
+    answer = await client.post("/v1/credentials", json={"tenantId": "a"})
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "environment_throttled")
+
+
+async def test_an_export_is_listed_and_fetched_as_the_file_that_it_is(client: httpx2.AsyncClient, world: World) -> None:
+    await world.provision("a", "b")
+    (a,) = await world.application.sessions("a")
+    await a.executemany("INSERT INTO app.note (body) VALUES ($1)", [(token_hex(50_000),) for _ in range(30)])
+    await world.do(ExportData(tenant_id="a"), ExportData(tenant_id="b"))
+
+    (listed,) = (await client.get("/v1/exports", params={"tenantId": "a"})).json()["items"]
+    fetched = await client.get(f"/v1/exports/{listed['exportId']}")
+
+    assert listed == {
+        "exportId": listed["exportId"],
+        "tenantId": "a",
+        "createdAt": "2026-01-01T00:00:00Z",
+        "expiresAt": "2026-01-31T00:00:00Z",
+        "rows": {"app.note": 31},
+        "bytes": len(fetched.content),
+        "sha256": sha256(fetched.content).hexdigest(),
+    }
+    assert fetched.status_code == 200
+    assert len(fetched.content) > CHUNK_BYTES
+    assert len(gzip.decompress(fetched.content).splitlines()) == 31
+    assert {name: fetched.headers[name] for name in ("Content-Type", "Content-Disposition", "ETag", "Repr-Digest")} == {
+        "Content-Type": "application/gzip",
+        "Content-Disposition": 'attachment; filename="a-20260101T000000Z.ndjson.gz"',
+        "ETag": f'"{listed["sha256"]}"',
+        "Repr-Digest": f"sha-256=:{b64encode(sha256(fetched.content).digest()).decode()}:",
+    }
+    assert fetched.headers["Content-Length"] == str(listed["bytes"])
+    assert fetched.headers["Cache-Control"] == "no-store"
+
+
+async def test_exports_are_listed_in_pages(client: httpx2.AsyncClient, world: World) -> None:
+    await world.provision("a", "b")
+    await world.do(ExportData(tenant_id="b"), ExportData(tenant_id="a"), ExportData(tenant_id="b"))
+
+    first = (await client.get("/v1/exports", params={"limit": 2})).json()
+    rest = (await client.get("/v1/exports", params={"cursor": first["nextCursor"]})).json()
+
+    assert [item["tenantId"] for item in (*first["items"], *rest["items"])] == ["b", "a", "b"]
+    assert rest["nextCursor"] is None
+
+
+async def test_an_export_that_has_expired_is_unknown_although_it_is_not_swept_yet(
+    client: httpx2.AsyncClient, world: World
+) -> None:
+    await world.provision("a")
+    await world.do(ExportData(tenant_id="a"))
+    (listed,) = (await client.get("/v1/exports")).json()["items"]
+
+    await world.clock.advance(LIFETIME.total_seconds())
+
+    assert (await client.get("/v1/exports")).json()["items"] == []
+    answer = await client.get(f"/v1/exports/{listed['exportId']}")
+    assert (answer.status_code, answer.json()["code"]) == (404, "unknown_export")
+
+
+async def test_an_export_that_never_was_is_unknown(client: httpx2.AsyncClient) -> None:
+    answer = await client.get(f"/v1/exports/{UUID(int=1)}")
+
+    assert (answer.status_code, answer.json()["code"]) == (404, "unknown_export")
+    assert (await client.get("/v1/exports/made-up")).status_code == 422
 
 
 @pytest.mark.parametrize("body", [{}, {"tenantId": "a b"}, {"tenantId": None}, {"tenantId": "a", "role": "owner"}])
@@ -120,16 +243,25 @@ async def test_a_malformed_request_for_credentials_is_refused(client: httpx2.Asy
     ("query", "name"),
     [({"tenantId": "no tenant"}, "tenantId"), ({"limit": "0"}, "limit"), ({"cursor": "made-up"}, "cursor")],
 )
+@pytest.mark.parametrize("path", ["/v1/environments", "/v1/exports"])
 async def test_a_malformed_query_is_refused_by_name(
-    client: httpx2.AsyncClient, query: dict[str, str], name: str
+    client: httpx2.AsyncClient, path: str, query: dict[str, str], name: str
 ) -> None:
-    answer = await client.get("/v1/environments", params=query)
+    answer = await client.get(path, params=query)
 
     assert answer.status_code == 422
     assert [error["pointer"] for error in answer.json()["errors"]] == [f"query/{name}"]
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/v1/environments"), ("POST", "/v1/credentials")])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/environments"),
+        ("POST", "/v1/credentials"),
+        ("GET", "/v1/exports"),
+        ("GET", f"/v1/exports/{UUID(int=1)}"),
+    ],
+)
 async def test_nothing_is_given_without_the_administrators_key(
     client: httpx2.AsyncClient, method: str, path: str
 ) -> None:

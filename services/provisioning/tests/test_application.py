@@ -1,13 +1,18 @@
 """The wall between tenants in one database, tried from inside with a tenant's own login."""
 
+import asyncio
+from pathlib import Path
+
 import asyncpg
 import pytest
 
 from deploy.databases import DatabaseUrls
 from deploy.local.throwaway import FreshDatabases
-from services.provisioning.drivers import install
-from services.provisioning.tests.support import Application, bodies
-from shared.postgres import Connection
+from services.provisioning.drivers import Partition, PostgresPool, install
+from services.provisioning.drivers import postgres_pool as installing
+from services.provisioning.tests.support import Application, bodies, partitions
+from shared.clock import SystemClock
+from shared.postgres import Connection, migrate, open_pool
 
 REFUSED = (asyncpg.InsufficientPrivilegeError, asyncpg.CheckViolationError)
 
@@ -103,8 +108,16 @@ async def test_no_setting_makes_a_tenant_another(application: Application, trick
         "UPDATE tenancy.login SET tenant_id = 'b'",
         "UPDATE tenancy.login SET expires_at = 'infinity'",
         "SELECT tenancy.create_login('tenant_mine', 'b', 'secret', 'infinity')",
+        "SELECT * FROM tenancy.removal",
+        "SELECT * FROM tenancy.tenant_table",
+        "UPDATE tenancy.tenant SET throttled_at = NULL",
+        "SELECT tenancy.create_reader('tenant_mine', 'b', 'secret')",
+        "SELECT tenancy.make_role('tenant_mine', 'b', 'secret', 'infinity', 1)",
+        "SELECT tenancy.configure_tenants('{{b}}', '{{1}}', '{{true}}')",
+        "SELECT tenancy.remove_tenants('{{b}}', '{{null}}')",
         "SELECT tenancy.close_tenants('{{b}}')",
         "SELECT tenancy.sweep_logins()",
+        "SELECT tenancy.sweep_logins(1)",
         "CREATE ROLE mine LOGIN",
         "ALTER ROLE CURRENT_USER VALID UNTIL 'infinity'",
         "ALTER ROLE CURRENT_USER BYPASSRLS",
@@ -151,7 +164,7 @@ async def test_a_key_of_another_tenants_row_is_free_to_take_and_tells_nothing(ap
 
 
 async def test_a_login_opens_no_other_database(application: Application, fresh_database: FreshDatabases) -> None:
-    await application.driver.provision(["a"])
+    await application.driver.provision(partitions("a"))
     login = await application.driver.issue_login("a")
     another = (await fresh_database("provisioning")).rpartition("/")[2]
 
@@ -235,5 +248,31 @@ async def test_whoever_owns_the_tables_has_not_the_auditors_rights(application: 
 
 
 async def test_the_schema_is_installed_once_however_many_start_at_once(application_urls: DatabaseUrls) -> None:
-    assert await install(application_urls.owner) == ["provisioning/0001_pool.sql"]
+    installed = await asyncio.gather(*(install(application_urls.owner) for _ in range(3)))
+
+    assert sorted(installed) == [[], [], ["provisioning/0001_pool.sql", "provisioning/0002_lifecycles.sql"]]
     assert await install(application_urls.owner) == []
+
+
+async def test_tenants_and_logins_of_the_release_before_are_taken_over(
+    application_urls: DatabaseUrls, tmp_path: Path
+) -> None:
+    folder = tmp_path / "provisioning" / "application"
+    folder.mkdir(parents=True)
+    released = Path(installing.__file__).parent.parent / "application" / "0001_pool.sql"
+    (folder / released.name).write_bytes(released.read_bytes())
+    await migrate(application_urls.owner, [folder])
+    pool = await open_pool(application_urls.owner)
+    await pool.execute("INSERT INTO tenancy.tenant (tenant_id) VALUES ('a')")
+    application = Application(
+        application_urls.owner, pool, PostgresPool(pool, url=application_urls.owner, clock=SystemClock())
+    )
+    (session,) = await application.sessions("a")
+
+    await install(application_urls.owner)
+
+    assert await bodies(session) == ["of a"]
+    await application.driver.configure([Partition("a", connections=2)])
+    assert await pool.fetchval("SELECT rolconnlimit FROM pg_roles JOIN tenancy.login ON login = rolname") == 2
+    assert await application.driver.remove({"a": None}) == {"a": {"app.note": 1}}
+    await application.close()

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from services.provisioning import handlers
+from services.provisioning.drivers import Partition
 from services.provisioning.tests.support import Application, ask, bodies, deprovision, provision, residue
 from shared.clock import ManualClock
 from shared.contracts.provisioning import EnvironmentDeprovisioned, EnvironmentProvisioned, EnvironmentRefused
@@ -130,8 +130,8 @@ async def provision_and_crash(pool: Pool, application: Application) -> None:
     class Crashing:
         """The driver of a process that dies once its effect is there."""
 
-        async def provision(self, tenant_ids: list[str]) -> None:
-            await application.driver.provision(tenant_ids)
+        async def provision(self, partitions: list[Partition]) -> None:
+            await application.driver.provision(partitions)
             raise CrashError
 
     with pytest.raises(CrashError):
@@ -151,12 +151,3 @@ async def test_batches_that_share_tenants_in_opposite_orders_wait_for_each_other
             group.create_task(deprovision(pool, application.driver, *tenant_ids))
 
     assert await residue(pool) == await application.residue() == []
-
-
-async def test_everything_that_can_be_said_is_listed(pool: Pool, application: Application) -> None:
-    said = [
-        *await provision(pool, application.driver, ask("a"), ask("b", region="atlantis")),
-        *await deprovision(pool, application.driver, "a"),
-    ]
-
-    assert {type(message) for message in said} == set(handlers.PUBLISHES)

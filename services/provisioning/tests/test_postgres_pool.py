@@ -10,10 +10,18 @@ from asyncpg.connection import LoggedQuery
 
 from deploy.databases import database_url
 from deploy.local.throwaway import Server
-from services.provisioning.drivers import Login, NoEnvironmentError, PostgresPool
+from services.provisioning.drivers import (
+    Login,
+    NoEnvironmentError,
+    Partition,
+    PostgresPool,
+    ThrottledError,
+    postgres_pool,
+)
 from services.provisioning.drivers.postgres_pool import LIFETIME
-from services.provisioning.tests.support import Application, bodies
+from services.provisioning.tests.support import Application, bodies, partitions
 from shared.clock import ManualClock, SystemClock
+from shared.ids import TimeOrderedIds
 from shared.postgres import Connection, Pool
 from shared.testing import eventually
 
@@ -61,7 +69,7 @@ async def watched_pool(application: Application, statements: list[LoggedQuery]) 
 async def test_provisioning_again_changes_nothing(application: Application) -> None:
     (a,) = await application.tenants("a")
 
-    await application.driver.provision(["a", "b", "a"])
+    await application.driver.provision(partitions("a", "b"))
 
     assert await bodies(a) == ["of a"]
     assert {tenant_id for tenant_id, _ in await application.residue()} == {"a", "b"}
@@ -75,7 +83,7 @@ async def test_five_hundred_tenants_are_provisioned_in_one_statement_and_removed
 
     async with watched_pool(application, statements) as pool:
         driver = PostgresPool(pool, url=application.url, clock=SystemClock())
-        await driver.provision(tenant_ids)
+        await driver.provision(partitions(*tenant_ids))
         assert len(await application.residue()) == 500
         await driver.deprovision(tenant_ids)
         await asyncio.sleep(0)  # the logger is called in the loop's next turn
@@ -87,7 +95,7 @@ async def test_five_hundred_tenants_are_provisioned_in_one_statement_and_removed
 async def test_a_login_is_valid_for_fifteen_minutes_and_shows_its_password_to_nobody(
     application: Application, admin: Connection
 ) -> None:
-    await application.driver.provision(["a"])
+    await application.driver.provision(partitions("a"))
 
     login = await application.driver.issue_login("a")
 
@@ -105,7 +113,7 @@ async def test_the_password_is_in_no_statement_that_the_server_could_log(applica
     statements: list[LoggedQuery] = []
     async with watched_pool(application, statements) as pool:
         driver = PostgresPool(pool, url=application.url, clock=SystemClock())
-        await driver.provision(["a"])
+        await driver.provision(partitions("a"))
         login = await driver.issue_login("a")
         await asyncio.sleep(0)  # the logger is called in the loop's next turn
 
@@ -116,7 +124,7 @@ async def test_the_password_is_in_no_statement_that_the_server_could_log(applica
 
 async def test_a_wrong_password_opens_no_session(application: Application) -> None:
     """Or nothing said here about passwords and their expiry would mean anything on this server."""
-    await application.driver.provision(["a"])
+    await application.driver.provision(partitions("a"))
     login = await application.driver.issue_login("a")
 
     with pytest.raises(NO_LOGIN):
@@ -124,7 +132,7 @@ async def test_a_wrong_password_opens_no_session(application: Application) -> No
 
 
 async def test_every_login_is_a_new_one(application: Application) -> None:
-    await application.driver.provision(["a"])
+    await application.driver.provision(partitions("a"))
 
     first, second = [await application.driver.issue_login("a") for _ in range(2)]
 
@@ -142,7 +150,7 @@ async def test_a_tenant_without_a_partition_gets_no_login(application: Applicati
 
 async def test_an_expired_login_opens_no_session(application: Application) -> None:
     clock = ManualClock(SystemClock().now() - LIFETIME - timedelta(seconds=1))
-    await application.driver.provision(["a"])
+    await application.driver.provision(partitions("a"))
 
     login = await PostgresPool(application.pool, url=application.url, clock=clock).issue_login("a")
 
@@ -172,6 +180,19 @@ async def test_sweeping_removes_expired_logins_with_their_sessions_and_no_others
     assert await bodies(valid) == ["of b"]
     assert await application.logins() == {await login_of(valid)}
     assert await application.driver.sweep_logins() == 0
+
+
+async def test_more_expired_logins_than_are_swept_at_once_are_all_swept(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_pool, "_SWEPT_AT_ONCE", 2)
+    await application.driver.provision(partitions("a"))
+    logins = [await application.driver.issue_login("a") for _ in range(6)]
+    await expire(application, *(login.username for login in logins[:5]))
+
+    assert await application.driver.sweep_logins() == 5
+
+    assert await application.logins() == {logins[5].username}
 
 
 async def test_an_expired_login_leaves_the_tenants_rows_where_they_are(application: Application) -> None:
@@ -261,7 +282,7 @@ async def test_a_deprovisioning_that_was_cut_short_has_closed_the_door_and_is_fi
 
 
 async def test_a_login_that_is_being_issued_at_that_moment_goes_too(application: Application) -> None:
-    await application.driver.provision(["a"])
+    await application.driver.provision(partitions("a"))
 
     async with asyncio.TaskGroup() as group, application.pool.acquire() as issuing, issuing.transaction():
         await issuing.execute("SELECT tenancy.create_login('tenant_late', 'a', 'secret', now() + interval '1 hour')")
@@ -291,6 +312,76 @@ async def test_a_login_that_cannot_be_dropped_keeps_no_other_alive(application: 
     assert await application.logins() == set()
 
 
+async def test_five_hundred_tenants_are_configured_in_one_statement_and_throttled_in_two(
+    application: Application,
+) -> None:
+    tenant_ids = [f"t{number}" for number in range(500)]
+    await application.driver.provision(partitions(*tenant_ids))
+    statements: list[LoggedQuery] = []
+
+    async with watched_pool(application, statements) as pool:
+        driver = PostgresPool(pool, url=application.url, clock=SystemClock())
+        await driver.configure([Partition(tenant_id, connections=2) for tenant_id in tenant_ids])
+        await driver.configure([Partition(tenant_id, is_throttled=True) for tenant_id in tenant_ids])
+        await asyncio.sleep(0)  # the logger is called in the loop's next turn
+
+    assert len([each for each in statements if "tenancy." in each.query]) == 1 + 2
+    assert await application.pool.fetchval("SELECT count(*) FROM tenancy.tenant WHERE throttled_at IS NOT NULL") == 500
+
+
+async def test_configuring_makes_no_partition_and_opens_no_closed_one(application: Application) -> None:
+    await application.driver.provision(partitions("a"))
+    await application.pool.execute("SELECT tenancy.close_tenants('{a}')")
+
+    await application.driver.configure(partitions("a", "b"))
+
+    assert await application.residue() == [("a", "tenancy.tenant")]
+    with pytest.raises(NoEnvironmentError):
+        await application.driver.issue_login("a")
+
+
+async def test_configuring_what_is_so_already_changes_no_row_and_no_role(
+    application: Application, admin: Connection
+) -> None:
+    await application.tenants("a")
+    versions = "SELECT xmin::text FROM tenancy.tenant UNION ALL SELECT xmin::text FROM tenancy.login"
+    roles = "SELECT xmin::text FROM pg_authid WHERE rolname LIKE 'tenant\\_%' ORDER BY rolname"
+    before = [*await application.pool.fetch(versions), *await admin.fetch(roles)]
+
+    await application.driver.provision(partitions("a"))
+    await application.driver.configure(partitions("a"))
+
+    assert [*await application.pool.fetch(versions), *await admin.fetch(roles)] == before
+
+
+async def test_a_login_that_is_being_issued_when_the_tenant_is_throttled_is_throttled_too(
+    application: Application,
+) -> None:
+    await application.driver.provision(partitions("a"))
+
+    async with asyncio.TaskGroup() as group, application.pool.acquire() as issuing, issuing.transaction():
+        await issuing.execute("SELECT tenancy.create_login('tenant_late', 'a', 'secret', now() + interval '1 hour')")
+        group.create_task(application.driver.configure([Partition("a", is_throttled=True)]))
+        await eventually(lambda: are_waiting(application, 1), describe="the throttling waits")
+
+    assert await application.logins() == set()
+    with pytest.raises(ThrottledError):
+        await application.driver.issue_login("a")
+
+
+async def test_a_removal_is_known_by_its_environment_for_thirty_days(application: Application) -> None:
+    first, second = TimeOrderedIds().new(), TimeOrderedIds().new()
+    await application.tenants("a", "b")
+    assert await application.driver.remove({"a": first, "b": None}) == {"a": {"app.note": 1}, "b": {"app.note": 1}}
+
+    assert await application.driver.remove({"b": None, "a": first}) == {"a": {"app.note": 1}, "b": {"app.note": 0}}
+    assert await application.driver.remove({"a": second}) == {"a": {"app.note": 0}}
+
+    await application.pool.execute("UPDATE tenancy.removal SET removed_at = now() - interval '31 days'")
+    assert await application.driver.remove({"a": first}) == {"a": {"app.note": 0}}
+    assert await application.pool.fetchval("SELECT count(*) FROM tenancy.removal") == 1
+
+
 async def test_many_replicas_sweep_and_deprovision_at_once(application: Application) -> None:
     tenant_ids = [f"t{number}" for number in range(8)]
     sessions = await application.tenants(*tenant_ids)
@@ -300,6 +391,9 @@ async def test_many_replicas_sweep_and_deprovision_at_once(application: Applicat
         for order in (tenant_ids, tenant_ids[::-1]):
             group.create_task(application.driver.deprovision(order))
             group.create_task(application.driver.sweep_logins())
+            group.create_task(
+                application.driver.configure([Partition(each, is_throttled=True) for each in reversed(order)])
+            )
 
     assert await application.residue() == []
     assert await application.logins() == set()

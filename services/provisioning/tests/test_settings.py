@@ -28,6 +28,17 @@ def test_a_region_that_nobody_could_name_is_refused(monkeypatch: pytest.MonkeyPa
         ProvisioningSettings()
 
 
+def test_an_export_lasts_thirty_days_unless_something_else_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ProvisioningSettings().export_lifetime_days == 30
+
+    monkeypatch.setenv("TENURE_PROVISIONING_EXPORT_LIFETIME_DAYS", "7")
+    assert ProvisioningSettings().export_lifetime_days == 7
+
+    monkeypatch.setenv("TENURE_PROVISIONING_EXPORT_LIFETIME_DAYS", "0")
+    with pytest.raises(ValidationError, match="export_lifetime_days"):
+        ProvisioningSettings()
+
+
 def test_without_an_application_database_it_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TENURE_APPLICATION_DATABASE_URL")
 

@@ -1,0 +1,146 @@
+"""Exports: everything that a tenant keeps in its environment as one gzipped stream, kept in chunks until it expires."""
+
+import dataclasses
+import hashlib
+import zlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from services.provisioning import queries
+from services.provisioning.drivers import PoolDriver
+from shared.clock import Clock
+from shared.ids import Ids
+from shared.postgres import Connection, Pool
+
+CHUNK_BYTES = 1024 * 1024
+"""The most bytes of a chunk, and about the most of a stream that is ever in memory."""
+
+LONGEST_SECONDS = 20.0
+"""How long the exports of a batch may take: less than the transaction that they are part of."""
+
+_GZIP = zlib.MAX_WBITS | 16  # zlib's own header for gzip carries no time and no name: the same rows, the same bytes
+_EXPIRED_AT_ONCE = 10
+
+
+class ExportTooLongError(Exception):
+    """The exports of a batch did not end in time. Fewer at once may."""
+
+
+class MissingChunkError(Exception):
+    """An export was deleted while it was being sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """What is known of an export once it is there.
+
+    Attributes:
+        expires_at: it can be fetched until then.
+        rows: how many, by table.
+        bytes: the length of the stream.
+        sha256: of the stream, hexadecimal.
+    """
+
+    export_id: UUID
+    tenant_id: str
+    created_at: datetime
+    expires_at: datetime
+    rows: dict[str, int]
+    bytes: int
+    sha256: str
+
+
+class Stream:
+    """A gzipped stream that goes into chunks while it is written; less than one is kept in memory."""
+
+    def __init__(self, connection: Connection, export_id: UUID) -> None:
+        self._connection = connection
+        self._export_id = export_id
+        self._gzip = zlib.compressobj(zlib.Z_BEST_SPEED, wbits=_GZIP)  # thrice as fast, a tenth longer
+        self._hash = hashlib.sha256()
+        self._rest = bytearray()
+        self._chunks = 0
+        self.bytes = 0
+
+    @property
+    def sha256(self) -> str:
+        """The hash of what was kept so far, hexadecimal."""
+        return self._hash.hexdigest()
+
+    async def write(self, piece: bytes) -> None:
+        """Append what is not compressed yet."""
+        self._rest += self._gzip.compress(piece)
+        while len(self._rest) >= CHUNK_BYTES:
+            await self._keep(CHUNK_BYTES)
+
+    async def finish(self) -> None:
+        """Keep what is left; nothing can be written any more."""
+        self._rest += self._gzip.flush()
+        while self._rest:
+            await self._keep(min(CHUNK_BYTES, len(self._rest)))
+
+    async def _keep(self, length: int) -> None:
+        content = bytes(self._rest[:length])
+        del self._rest[:length]
+        await queries.create_export_chunk(self._connection, self._export_id, self._chunks, content)
+        self._chunks += 1
+        self._hash.update(content)
+        self.bytes += length
+
+
+async def make_export(
+    connection: Connection, tenant_id: str, *, driver: PoolDriver, clock: Clock, ids: Ids, lifetime: timedelta
+) -> Export:
+    """Keep everything of a tenant's as a new export.
+
+    Raises:
+        NoEnvironmentError: there is nothing to export, and nothing was kept.
+    """
+    export_id, now = ids.new(), clock.now()
+    stream = Stream(connection, export_id)
+    rows = await driver.export(tenant_id, stream.write)
+    await stream.finish()
+    export = Export(
+        export_id=export_id,
+        tenant_id=tenant_id,
+        created_at=now,
+        expires_at=now + lifetime,
+        rows=rows,
+        bytes=stream.bytes,
+        sha256=stream.sha256,
+    )
+    await queries.create_export(connection, dataclasses.asdict(export))
+    return export
+
+
+async def read_export(pool: Pool, export_id: UUID, *, length: int) -> AsyncIterator[bytes]:
+    """Yield the stream chunk by chunk; no connection is held while one is being sent.
+
+    Args:
+        length: of the stream, in bytes.
+
+    Raises:
+        MissingChunkError: it was deleted meanwhile.
+    """
+    number = 0
+    while length > 0:
+        async with pool.acquire() as connection:
+            content = await queries.export_chunk(connection, export_id, number)
+        if content is None:
+            raise MissingChunkError(f"chunk {number} of export {export_id}")
+        yield content
+        number += 1
+        length -= len(content)
+
+
+async def sweep_exports(pool: Pool, clock: Clock) -> int:
+    """Delete expired exports, a few in each transaction, and return how many there were."""
+    swept = 0
+    while True:
+        async with pool.acquire() as connection:
+            deleted = await queries.delete_expired_exports(connection, now=clock.now(), limit=_EXPIRED_AT_ONCE)
+        swept += deleted
+        if deleted < _EXPIRED_AT_ONCE:
+            return swept

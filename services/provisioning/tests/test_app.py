@@ -1,0 +1,63 @@
+"""The service put together: what it does without being asked."""
+
+import asyncio
+from datetime import timedelta
+
+import httpx2
+
+from deploy.local.throwaway import FreshDatabases
+from services.provisioning.app import build
+from services.provisioning.drivers import Partition
+from services.provisioning.settings import ProvisioningSettings
+from services.provisioning.tests.support import Application
+from shared.clock import SystemClock
+from shared.messaging.topology import Manifest
+from shared.postgres import Pool, open_pool
+from shared.service import Ports
+from shared.testing import eventually
+from shared.testing.memory_bus import MemoryBroker, MemoryBus
+
+
+async def test_what_has_expired_is_removed_and_what_has_not_is_served(
+    fresh_database: FreshDatabases, application: Application
+) -> None:
+    clock, url = SystemClock(), await fresh_database("provisioning")
+    pool = await open_pool(url)
+    await application.driver.provision([Partition("a")])
+    valid, expired = await application.driver.issue_login("a"), await application.driver.issue_login("a")
+    await application.pool.execute(
+        "UPDATE tenancy.login SET expires_at = now() - interval '1 second' WHERE login = $1", expired.username
+    )
+    await pool.executemany(
+        "INSERT INTO export VALUES (gen_random_uuid(), 'a', $1, $1, '{}', 1, repeat('0', 64))",
+        [(clock.now() + timedelta(days=days),) for days in (-1, 1)],
+    )
+    settings = ProvisioningSettings.from_environment(
+        {
+            "TENURE_PROVISIONING_DATABASE_URL": url,
+            "TENURE_APPLICATION_DATABASE_URL": application.url,
+            "TENURE_AMQP_URL": "amqp://127.0.0.1/",
+            "TENURE_ADMIN_KEY": "key",
+        }
+    )
+    broker = MemoryBroker(Manifest.load(), clock)
+
+    async with build(settings, Ports(bus=lambda service: MemoryBus(broker, service))) as service:
+        stopping = asyncio.Event()
+        running = asyncio.create_task(service.run(stopping))
+        await eventually(lambda: is_swept(pool, application, valid.username), describe="both are swept")
+        async with httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(service.api),
+            base_url="http://test",
+            headers={"Authorization": "Bearer key"},
+        ) as client:
+            assert len((await client.get("/v1/exports")).json()["items"]) == 1
+        stopping.set()
+        await running
+    await broker.close()
+    await pool.close()
+
+
+async def is_swept(pool: Pool, application: Application, login: str) -> bool:
+    exports = await pool.fetchval("SELECT count(*) FROM export")
+    return exports == 1 and await application.logins() == {login}
