@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV_VERSION := 0.13.8
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check docs bench audit parking lock
+.PHONY: help demo up test check docs mutants bench audit parking lock
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -38,10 +38,13 @@ check: $(BIN)/.installed ## lint, types, the rules between packages, and whether
 docs: $(BIN)/.installed ## write the generated pages
 	@$(BIN)/python -m docs
 
+mutants: $(BIN)/.installed ## plant deliberate bugs, one at a time, and see whether the tests notice: WORDS="barrier"
+	@$(BIN)/python -u -m tests.mutants $(WORDS)
+
 bench: $(BIN)/.installed ## onboardings per second beside the bare floor, and memory before full queues; about 8 minutes
 	@$(BIN)/python -u -m bench
 
-audit: $(BIN)/.installed ## compare what all databases hold with how every onboarding ended, while `make up` runs
+audit: $(BIN)/.installed ## compare what all databases hold with how every workflow ended, while `make up` runs
 	@$(BIN)/python -m deploy.audit
 
 parking: $(BIN)/.installed ## see, replay or discard messages that no service could handle: ARGS="list"

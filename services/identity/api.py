@@ -29,6 +29,7 @@ class Membership(Resource):
 
     tenant_id: str
     role: Role
+    blocked: bool = Field(description="Whether nobody can sign in to the tenant at present.")
 
 
 class User(Resource):

@@ -1,12 +1,14 @@
 """What the metrics service does when it is asked. The last lines list all it hears and all it says."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from services.metrics import queries
+from services.metrics.queries import Limit, Limits
 from shared.clock import Clock
 from shared.contracts import Fact
 from shared.contracts import metrics as contracts
-from shared.messaging.subscriptions import Subscriptions, do, undo
+from shared.messaging.subscriptions import Changed, Restoration, Subscriptions, change, do, restore, undo
 from shared.postgres import Connection
 
 
@@ -17,7 +19,7 @@ async def track_tenants(
 
     Where a tenant already has a quota for a meter, the limit that was asked for last counts.
     """
-    unknown = await queries.unknown_meters(connection, sorted({meter for ask in asks for meter in ask.quotas}))
+    unknown = await _unknown_meters(connection, asks)
     accepted = [ask for ask in asks if unknown.isdisjoint(ask.quotas)]
     await queries.track_tenants(connection, list(dict.fromkeys(ask.tenant_id for ask in accepted)), now=clock.now())
     await queries.set_quotas(
@@ -26,13 +28,19 @@ async def track_tenants(
     return [_tracking(ask, unknown) for ask in asks]
 
 
-def _tracking(ask: contracts.TrackTenant, unknown: set[str]) -> Fact:
-    if names := sorted(unknown.intersection(ask.quotas)):
-        listed = ", ".join(names)
-        return contracts.TenantTrackingRefused(
-            tenant_id=ask.tenant_id, code="unknown_meter", detail=f"The catalog has no meter {listed}."
-        )
+async def _unknown_meters(connection: Connection, asks: Sequence[contracts.TrackTenant]) -> set[str]:
+    named = {meter for ask in asks for meter in ask.quotas}
+    return named - (await queries.enforcements(connection, named)).keys()
+
+
+def _tracking(ask: contracts.TrackTenant, unknown: Collection[str]) -> Fact:
+    if names := sorted(ask.quotas.keys() & unknown):
+        return contracts.TenantTrackingRefused(tenant_id=ask.tenant_id, code="unknown_meter", detail=_no_meter(names))
     return contracts.TenantTracked(tenant_id=ask.tenant_id)
+
+
+def _no_meter(names: Sequence[str]) -> str:
+    return f"The catalog has no meter {', '.join(names)}."
 
 
 async def untrack_tenants(connection: Connection, asks: Sequence[contracts.UntrackTenant]) -> Sequence[Fact]:
@@ -44,8 +52,87 @@ async def untrack_tenants(connection: Connection, asks: Sequence[contracts.Untra
     return [contracts.TenantUntracked(tenant_id=tenant_id) for tenant_id in tenant_ids]
 
 
+async def change_quotas(connection: Connection, asks: Sequence[contracts.ChangeQuotas]) -> Sequence[Changed]:
+    """Hold each tenant to exactly its quotas; one that is not tracked or a meter that does not exist is refused.
+
+    A meter for which the tenant has a quota stays enforced as it is. Of two asks for one tenant the later counts.
+    """
+    enforcements = await queries.enforcements(connection, {meter for ask in asks for meter in ask.quotas})
+    tracked = await queries.lock_tenants(connection, [ask.tenant_id for ask in asks])
+    limits = await queries.limits_of(connection, tracked)
+    changes = [_change(ask, limits, enforcements) for ask in asks]
+    await queries.replace_quotas(connection, limits)
+    return changes
+
+
+def _change(ask: contracts.ChangeQuotas, limits: dict[str, Limits], enforcements: Mapping[str, str]) -> Changed:
+    """Put what an ask leaves into ``limits``, which has what it finds."""
+    if refusal := _change_refusal(ask, limits, enforcements):
+        return Changed(refusal)
+    found = limits[ask.tenant_id]
+    enforced = {**enforcements, **{meter: limit.enforcement for meter, limit in found.items()}}
+    limits[ask.tenant_id] = {meter: Limit(value, enforced[meter]) for meter, value in ask.quotas.items()}
+    answer = contracts.QuotasChanged(tenant_id=ask.tenant_id)
+    return Changed(answer, None if limits[ask.tenant_id] == found else _before(found))
+
+
+def _change_refusal(
+    ask: contracts.ChangeQuotas, tracked: Collection[str], meters: Mapping[str, str]
+) -> contracts.QuotaChangeRefused | None:
+    if ask.tenant_id not in tracked:
+        return contracts.QuotaChangeRefused(
+            tenant_id=ask.tenant_id, code="unknown_tenant", detail=f"Tenant {ask.tenant_id} is not metered."
+        )
+    if names := sorted(ask.quotas.keys() - meters.keys()):
+        return contracts.QuotaChangeRefused(tenant_id=ask.tenant_id, code="unknown_meter", detail=_no_meter(names))
+    return None
+
+
+def _before(found: Limits) -> Mapping[str, Any]:
+    return {"quotas": {meter: limit._asdict() for meter, limit in found.items()}}
+
+
+async def restore_quotas(connection: Connection, restorations: Sequence[Restoration]) -> Sequence[Fact]:
+    """Hold each tenant to the quotas again that it was found with; one that is not tracked any more is left alone."""
+    found = {each.tenant_id: _limits(each.before) for each in restorations if each.before is not None}
+    tracked = await queries.lock_tenants(connection, found)
+    await queries.replace_quotas(connection, {tenant_id: found[tenant_id] for tenant_id in tracked})
+    return [contracts.QuotasRestored(tenant_id=each.tenant_id) for each in restorations]
+
+
+def _limits(before: Mapping[str, Any]) -> Limits:
+    return {meter: Limit(**limit) for meter, limit in before["quotas"].items()}
+
+
+async def purge_metrics(connection: Connection, asks: Sequence[contracts.PurgeMetrics]) -> Sequence[Fact]:
+    """Forget each tenant and all that is known of it, and count that; a tenant that is not tracked has nothing."""
+    tenant_ids = [ask.tenant_id for ask in asks]
+    await queries.lock_tenants(connection, tenant_ids)
+    quotas = await queries.delete_quotas(connection, tenant_ids)
+    tracked = await queries.delete_tracked_tenants(connection, tenant_ids)
+    return [
+        contracts.MetricsPurged(
+            tenant_id=tenant_id,
+            # Taken out, so that what an ask deleted is not counted again for a second one.
+            deleted={"quotas": quotas.pop(tenant_id, 0), "tracked_tenants": tracked.pop(tenant_id, 0)},
+        )
+        for tenant_id in tenant_ids
+    ]
+
+
 SUBSCRIPTIONS: Subscriptions = {
     contracts.TrackTenant: do(track_tenants),
     contracts.UntrackTenant: undo(untrack_tenants),
+    contracts.ChangeQuotas: change(change_quotas),
+    contracts.RestoreQuotas: restore(restore_quotas),
+    contracts.PurgeMetrics: do(purge_metrics),
 }
-PUBLISHES = (contracts.TenantTracked, contracts.TenantTrackingRefused, contracts.TenantUntracked)
+PUBLISHES = (
+    contracts.TenantTracked,
+    contracts.TenantTrackingRefused,
+    contracts.TenantUntracked,
+    contracts.QuotasChanged,
+    contracts.QuotaChangeRefused,
+    contracts.QuotasRestored,
+    contracts.MetricsPurged,
+)

@@ -3,6 +3,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from deploy.local.throwaway import FreshDatabases
+from services.identity.tests.world import World
 from shared.postgres import Pool, open_pool
 
 
@@ -12,3 +13,9 @@ async def pool(fresh_database: FreshDatabases) -> AsyncIterator[Pool]:
     pool = await open_pool(await fresh_database("identity"))
     yield pool
     await pool.close()
+
+
+@pytest.fixture
+def world(pool: Pool) -> World:
+    """The service on that database, behind the kernel's barrier."""
+    return World(pool)

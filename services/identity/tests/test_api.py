@@ -1,5 +1,6 @@
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import cast
 from uuid import UUID
 
 import httpx2
@@ -79,9 +80,24 @@ async def test_a_user_is_shown_with_every_membership(client: httpx2.AsyncClient)
     assert listed == {
         "userId": str(UUID(str(listed["userId"]))),
         "email": ANNA,
-        "memberships": [{"tenantId": "t1", "role": "TenantAdmin"}, {"tenantId": "t2", "role": "TenantAdmin"}],
+        "memberships": [
+            {"tenantId": "t1", "role": "TenantAdmin", "blocked": False},
+            {"tenantId": "t2", "role": "TenantAdmin", "blocked": False},
+        ],
         "createdAt": "2026-01-01T00:00:00Z",
     }
+
+
+async def test_a_user_is_shown_to_be_blocked_in_the_tenant_that_is(client: httpx2.AsyncClient, pool: Pool) -> None:
+    await pool.execute("INSERT INTO tenant_block VALUES ('t2', 'unpaid', now())")
+
+    (page,) = await every_page(client, "/v1/users", tenantId="t1")
+
+    assert {
+        (user["email"], membership["tenantId"], membership["blocked"])
+        for user in page
+        for membership in cast("list[dict[str, object]]", user["memberships"])
+    } == {(ANNA, "t1", False), (ANNA, "t2", True), (BELA, "t1", False)}
 
 
 @pytest.mark.parametrize("user_id", ["00000000-0000-0000-0000-000000000000", "nobody", str(UUID(int=7))])

@@ -6,18 +6,20 @@ import pytest
 
 from services.identity import queries
 from services.identity.invitations import Invitation, Person
+from services.identity.queries import Block
+from services.identity.roster import InvitationRecord, Roster
 from shared.postgres import Connection, Pool
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 BEFORE_ALL = UUID(int=0)
 ANNA, BELA, CLEO = (
-    Person(UUID(int=number), f"{name}@example.org", f"{name}@example.org")
+    Person(UUID(int=number), f"{name}@example.org", f"{name}@example.org", NOW)
     for number, name in enumerate(("anna", "bela", "cleo"), start=1)
 )
 
 
 async def invite(connection: Connection, tenant_id: str, *people: Person) -> None:
-    await queries.upsert_users(connection, people, now=NOW)
+    await queries.upsert_users(connection, people)
     invitations = [
         Invitation(UUID(int=int(tenant_id) * 100 + person.user_id.int), tenant_id, person.user_id, bytes(32))
         for person in people
@@ -36,8 +38,8 @@ async def test_users_come_in_pages_oldest_first_with_all_their_memberships(pool:
 
     assert [row["email"] for row in (*first, *rest)] == [ANNA.email, BELA.email, CLEO.email]
     assert first[0]["memberships"] == [
-        {"tenantId": "1", "role": "TenantAdmin"},
-        {"tenantId": "2", "role": "TenantAdmin"},
+        {"tenantId": "1", "role": "TenantAdmin", "blocked": False},
+        {"tenantId": "2", "role": "TenantAdmin", "blocked": False},
     ]
 
 
@@ -92,9 +94,79 @@ async def test_invitations_into_one_tenant_come_in_pages(pool: Pool) -> None:
     assert [row["email"] for row in (*first, *rest)] == [ANNA.email, BELA.email]
 
 
+async def test_the_administrators_of_the_tenants_that_are_named_come_with_their_tenants(pool: Pool) -> None:
+    async with pool.acquire() as connection:
+        await invite(connection, "1", ANNA, BELA)
+        await invite(connection, "2", ANNA)
+        await invite(connection, "3", CLEO)
+        await connection.execute("UPDATE membership SET role = 'TenantUser' WHERE user_id = $1", BELA.user_id)
+
+        found = await queries.administrators(connection, ["1", "2"])
+
+    assert sorted(found) == [("1", ANNA), ("2", ANNA)]
+
+
+async def test_a_roster_has_users_who_are_no_members_but_nobody_who_is_no_user(pool: Pool) -> None:
+    async with pool.acquire() as connection:
+        await invite(connection, "1", ANNA)
+        await invite(connection, "2", BELA)
+        keys = [(tenant_id, person.user_id) for tenant_id in ("1", "2") for person in (ANNA, CLEO)]
+
+        rows = await queries.roster(connection, keys)
+
+    assert {(row["tenant_id"], row["email"], row["role"]) for row in rows} == {
+        ("1", ANNA.email, "TenantAdmin"),
+        ("2", ANNA.email, None),
+    }
+
+
+async def test_what_was_read_into_a_roster_is_written_exactly_as_it_was(pool: Pool) -> None:
+    async with pool.acquire() as connection:
+        await invite(connection, "1", ANNA)
+        await connection.execute("UPDATE invitation SET delivery = 'sent', accepted_at = now()")
+        found = await connection.fetch("SELECT * FROM invitation JOIN membership USING (tenant_id, user_id)")
+        key = ("1", ANNA.user_id)
+        read = Roster.of(await queries.roster(connection, [key]))
+        await queries.withdraw_invitations(connection, [key])
+        await queries.end_memberships(connection, [key])
+        assert await connection.fetchval("SELECT count(*) FROM live_record WHERE tenant_id = '1'") == 0
+
+        await queries.put_memberships(connection, read.found)
+        await queries.put_invitations(
+            connection, {key: member.invitation for key, member in read.found.items() if member.invitation}
+        )
+
+        assert await connection.fetch("SELECT * FROM invitation JOIN membership USING (tenant_id, user_id)") == found
+
+
+async def test_an_invitation_is_replaced_in_every_column(pool: Pool) -> None:
+    async with pool.acquire() as connection:
+        await invite(connection, "1", ANNA)
+        days = [NOW + timedelta(days=number) for number in (1, 9, 2)]
+        record = InvitationRecord(UUID(int=7), "TenantUser", "ff" * 32, "sent", *days)
+
+        await queries.put_invitations(connection, {("1", ANNA.user_id): record})
+
+        row = await connection.fetchrow("SELECT * FROM invitation")
+    assert row is not None
+    assert tuple(row) == (UUID(int=7), "1", ANNA.user_id, "TenantUser", bytes([255] * 32), "sent", *days)
+
+
+async def test_a_tenant_is_blocked_once_and_its_block_is_ended_once(pool: Pool) -> None:
+    async with pool.acquire() as connection:
+        assert await queries.block_tenants(connection, {"1": Block("first", NOW)}) == {"1"}
+        assert await queries.block_tenants(
+            connection, {"2": Block(None, NOW), "1": Block("second", NOW + timedelta(days=1))}
+        ) == {"2"}
+
+        assert await queries.unblock_tenants(connection, ["1", "1", "0"]) == {"1": Block("first", NOW)}
+        assert await queries.unblock_tenants(connection, ["1", "2"]) == {"2": Block(None, NOW)}
+
+
 async def test_every_table_that_knows_a_tenant_is_audited_for_residue(pool: Pool) -> None:
     async with pool.acquire() as connection:
         await invite(connection, "1", ANNA)
+        await queries.block_tenants(connection, {"1": Block(None, NOW)})
         tables = await connection.fetch(
             "SELECT table_name FROM information_schema.columns JOIN information_schema.tables "
             "USING (table_schema, table_name) "

@@ -1,12 +1,27 @@
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import orjson
 from asyncpg.connection import LoggedQuery
 
 from services.metrics import handlers
 from shared.clock import ManualClock
 from shared.contracts import CATALOGUE, Ask, Fact
-from shared.contracts.metrics import TenantTracked, TenantTrackingRefused, TenantUntracked, TrackTenant, UntrackTenant
+from shared.contracts.metrics import (
+    ChangeQuotas,
+    MetricsPurged,
+    PurgeMetrics,
+    QuotaChangeRefused,
+    QuotasChanged,
+    QuotasRestored,
+    TenantTracked,
+    TenantTrackingRefused,
+    TenantUntracked,
+    TrackTenant,
+    UntrackTenant,
+)
+from shared.messaging.subscriptions import Changed, Restoration
 from shared.postgres import Connection, Pool, transaction
 from shared.testing import eventually
 
@@ -27,6 +42,33 @@ async def untrack(pool: Pool, *tenant_ids: str) -> Sequence[Fact]:
         )
 
 
+def to(tenant_id: str, **quotas: int) -> ChangeQuotas:
+    return ChangeQuotas(tenant_id=tenant_id, quotas=quotas)
+
+
+async def change(pool: Pool, *asks: ChangeQuotas) -> Sequence[Changed]:
+    async with transaction(pool) as connection:
+        return await handlers.change_quotas(connection, asks)
+
+
+async def restore(pool: Pool, *restorations: tuple[str, Mapping[str, Any] | None]) -> Sequence[Fact]:
+    """Bring back before-images as they come out of the database: as JSON."""
+    async with transaction(pool) as connection:
+        return await handlers.restore_quotas(
+            connection,
+            [Restoration(tenant_id, orjson.loads(orjson.dumps(before))) for tenant_id, before in restorations],
+        )
+
+
+async def purge(pool: Pool, *tenant_ids: str) -> Sequence[Fact]:
+    async with transaction(pool) as connection:
+        return await handlers.purge_metrics(connection, [PurgeMetrics(tenant_id=tenant_id) for tenant_id in tenant_ids])
+
+
+def purged(tenant_id: str, *, quotas: int, tracked_tenants: int) -> MetricsPurged:
+    return MetricsPurged(tenant_id=tenant_id, deleted={"quotas": quotas, "tracked_tenants": tracked_tenants})
+
+
 async def tracked(pool: Pool) -> list[str]:
     return [row["tenant_id"] for row in await pool.fetch("SELECT tenant_id FROM tracked_tenant ORDER BY tenant_id")]
 
@@ -43,10 +85,13 @@ async def are_waiting(pool: Pool, count: int) -> bool:
 
 
 async def statements_for(connection: Connection, asks: Sequence[TrackTenant]) -> int:
-    """Track and forget these tenants, and count what is sent to the database for it."""
+    """Track, change, restore, purge and forget these tenants, and count what is sent to the database for it."""
     sent: list[LoggedQuery] = []
     with connection.query_logger(sent.append):
         did = await handlers.track_tenants(connection, asks, clock=ManualClock())
+        changes = await handlers.change_quotas(connection, [to(one.tenant_id, storage_gb=1) for one in asks])
+        await handlers.restore_quotas(connection, [Restoration(each.answer.tenant_id, each.before) for each in changes])
+        await handlers.purge_metrics(connection, [PurgeMetrics(tenant_id=one.tenant_id) for one in asks])
         undid = await handlers.untrack_tenants(connection, [UntrackTenant(tenant_id=one.tenant_id) for one in asks])
     assert did == [TenantTracked(tenant_id=one.tenant_id) for one in asks]
     assert undid == [TenantUntracked(tenant_id=one.tenant_id) for one in asks]
@@ -142,6 +187,8 @@ async def test_batches_that_name_the_same_tenants_in_opposite_orders_wait_for_ea
         await eventually(lambda: are_waiting(pool, 2), describe="two wait for a lock")
         group.create_task(untrack(pool, "b", "a"))
         await eventually(lambda: are_waiting(pool, 3), describe="three wait for a lock")
+        group.create_task(purge(pool, "b", "a"))
+        await eventually(lambda: are_waiting(pool, 4), describe="four wait for a lock")
 
     assert await tracked(pool) == []
     assert await quotas(pool) == set()
@@ -155,6 +202,151 @@ async def test_a_tenant_that_is_tracked_while_it_is_being_forgotten_is_tracked(p
         await eventually(lambda: are_waiting(pool, 1), describe="one waits for a lock")
 
     assert await quotas(pool) == {("t1", "seats", 2, "hard")}
+
+
+async def test_a_tenant_is_held_to_exactly_the_quotas_it_is_changed_to(pool: Pool) -> None:
+    await track(pool, ask("t1", seats=3, storage_gb=1), ask("t2", seats=3))
+
+    (changed,) = await change(pool, to("t1", seats=5, api_calls=9))
+
+    assert changed.answer == QuotasChanged(tenant_id="t1")
+    assert changed.before == {
+        "quotas": {
+            "seats": {"value": 3, "enforcement": "hard"},
+            "storage_gb": {"value": 1, "enforcement": "soft"},
+        }
+    }
+    assert await quotas(pool) == {
+        ("t1", "seats", 5, "hard"),
+        ("t1", "api_calls", 9, "soft"),
+        ("t2", "seats", 3, "hard"),
+    }
+
+
+async def test_a_quota_that_was_made_soft_stays_soft_when_it_is_changed(pool: Pool) -> None:
+    await track(pool, ask("t1", seats=3))
+    await pool.execute("UPDATE quota SET enforcement = 'soft'")
+
+    await change(pool, to("t1", seats=5))
+
+    assert await quotas(pool) == {("t1", "seats", 5, "soft")}
+
+
+async def test_quotas_that_are_as_asked_already_are_nothing_to_restore(pool: Pool) -> None:
+    await track(pool, ask("t1", seats=3), ask("t2"))
+
+    facts = await change(pool, to("t1", seats=3), to("t2"))
+
+    assert facts == [Changed(QuotasChanged(tenant_id=tenant_id)) for tenant_id in ("t1", "t2")]
+    assert await quotas(pool) == {("t1", "seats", 3, "hard")}
+
+
+async def test_a_change_that_is_refused_stops_no_other_of_the_batch(pool: Pool) -> None:
+    await track(pool, ask("t1", seats=3), ask("t2", seats=3))
+
+    first, second, third = await change(pool, to("t0", seats=1), to("t1", wishes=1, seats=1, dreams=1), to("t2"))
+
+    assert first == Changed(
+        QuotaChangeRefused(tenant_id="t0", code="unknown_tenant", detail="Tenant t0 is not metered.")
+    )
+    assert second == Changed(
+        QuotaChangeRefused(tenant_id="t1", code="unknown_meter", detail="The catalog has no meter dreams, wishes.")
+    )
+    assert third.answer == QuotasChanged(tenant_id="t2")
+    assert await quotas(pool) == {("t1", "seats", 3, "hard")}
+    assert await tracked(pool) == ["t1", "t2"]
+
+
+async def test_a_restoration_brings_back_exactly_the_quotas_that_were_found(pool: Pool) -> None:
+    await track(pool, ask("t1", api_calls=2**63 - 1, seats=3), ask("t2"))
+    await pool.execute("UPDATE quota SET enforcement = 'soft'")
+    found = await quotas(pool)
+    one, other = await change(pool, to("t1", seats=4, storage_gb=1), to("t2", seats=1))
+
+    facts = await restore(pool, ("t1", one.before), ("t2", other.before))
+
+    assert facts == [QuotasRestored(tenant_id=tenant_id) for tenant_id in ("t1", "t2")]
+    assert await quotas(pool) == found
+
+
+async def test_where_there_is_nothing_to_restore_the_quotas_stay(pool: Pool) -> None:
+    await track(pool, ask("t1", seats=3))
+
+    facts = await restore(pool, ("t1", None), ("t0", None))
+
+    assert facts == [QuotasRestored(tenant_id=tenant_id) for tenant_id in ("t1", "t0")]
+    assert await quotas(pool) == {("t1", "seats", 3, "hard")}
+
+
+async def test_two_changes_of_one_tenant_in_a_batch_are_restored_one_after_the_other(pool: Pool) -> None:
+    await track(pool, ask("t1", seats=3))
+
+    first, second = await change(pool, to("t1", storage_gb=1, seats=4), to("t1", api_calls=7))
+    assert await quotas(pool) == {("t1", "api_calls", 7, "soft")}
+
+    await restore(pool, ("t1", second.before))
+    assert await quotas(pool) == {("t1", "storage_gb", 1, "soft"), ("t1", "seats", 4, "hard")}
+    await restore(pool, ("t1", first.before))
+    assert await quotas(pool) == {("t1", "seats", 3, "hard")}
+
+
+async def test_a_tenant_that_is_not_tracked_any_more_is_left_alone_by_a_restoration(pool: Pool) -> None:
+    await track(pool, ask("t1", seats=3), ask("t2", seats=3))
+    one, other = await change(pool, to("t1", seats=4), to("t2", seats=4))
+    await untrack(pool, "t1")
+
+    facts = await restore(pool, ("t1", one.before), ("t2", other.before))
+
+    assert facts == [QuotasRestored(tenant_id=tenant_id) for tenant_id in ("t1", "t2")]
+    assert await quotas(pool) == {("t2", "seats", 3, "hard")}
+
+
+async def test_a_quota_of_a_meter_that_has_left_the_catalog_is_not_brought_back(pool: Pool) -> None:
+    await track(pool, ask("t1", seats=3, storage_gb=1))
+    (changed,) = await change(pool, to("t1", seats=4))
+    await pool.execute("DELETE FROM meter WHERE name = 'storage_gb'")
+
+    await restore(pool, ("t1", changed.before))
+
+    assert await quotas(pool) == {("t1", "seats", 3, "hard")}
+
+
+async def test_a_purge_leaves_no_live_record_and_counts_what_it_deleted(pool: Pool) -> None:
+    await track(pool, ask("t1", seats=3, storage_gb=1), ask("t2"), ask("t3", seats=3))
+
+    facts = await purge(pool, "t2", "t1", "t0")
+
+    assert facts == [
+        purged("t2", quotas=0, tracked_tenants=1),
+        purged("t1", quotas=2, tracked_tenants=1),
+        purged("t0", quotas=0, tracked_tenants=0),
+    ]
+    rows = await pool.fetch("SELECT tenant_id FROM live_record")
+    assert {row["tenant_id"] for row in rows} == {"t3"}
+
+
+async def test_what_is_purged_is_counted_once(pool: Pool) -> None:
+    await track(pool, ask("t1", seats=3))
+
+    facts = await purge(pool, "t1", "t1")
+
+    nothing = purged("t1", quotas=0, tracked_tenants=0)
+    assert facts == [purged("t1", quotas=1, tracked_tenants=1), nothing]
+    assert await purge(pool, "t1") == [nothing]
+
+
+async def test_a_change_waits_for_whoever_is_at_work_on_the_tenant_and_finds_what_that_left(pool: Pool) -> None:
+    await track(pool, ask("t1", seats=1), ask("t2", seats=1))
+    async with asyncio.TaskGroup() as group, transaction(pool) as connection:
+        await handlers.track_tenants(connection, [ask("t1", seats=2)], clock=ManualClock())
+        await handlers.untrack_tenants(connection, [UntrackTenant(tenant_id="t2")])
+        changing = group.create_task(change(pool, to("t2", seats=9), to("t1", seats=9)))
+        await eventually(lambda: are_waiting(pool, 1), describe="one waits for a lock")
+
+    second, first = changing.result()
+    assert first.before == {"quotas": {"seats": {"value": 2, "enforcement": "hard"}}}
+    assert isinstance(second.answer, QuotaChangeRefused)
+    assert await quotas(pool) == {("t1", "seats", 9, "hard")}
 
 
 def test_every_ask_of_the_contract_is_heard_and_every_fact_is_said() -> None:

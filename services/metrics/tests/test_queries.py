@@ -4,6 +4,7 @@ import asyncpg
 import pytest
 
 from services.metrics import queries
+from services.metrics.queries import Limit
 from shared.postgres import Connection, Pool
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -26,10 +27,51 @@ async def test_the_catalog_comes_in_pages_by_name(pool: Pool) -> None:
     ]
 
 
-async def test_only_meters_outside_the_catalog_are_unknown(pool: Pool) -> None:
+async def test_only_meters_of_the_catalog_are_enforced(pool: Pool) -> None:
     async with pool.acquire() as connection:
-        assert await queries.unknown_meters(connection, ["seats", "dreams", "SEATS"]) == {"dreams", "SEATS"}
-        assert await queries.unknown_meters(connection, []) == set()
+        assert await queries.enforcements(connection, ["seats", "api_calls", "dreams", "SEATS"]) == {
+            "seats": "hard",
+            "api_calls": "soft",
+        }
+        assert await queries.enforcements(connection, []) == {}
+
+
+async def test_limits_are_those_of_the_tenants_that_are_named(pool: Pool) -> None:
+    async with pool.acquire() as connection:
+        await track(connection, "t1", seats=3, api_calls=10)
+        await track(connection, "t2")
+        await track(connection, "t3", seats=4)
+
+        assert await queries.limits_of(connection, ["t1", "t2"]) == {
+            "t1": {"seats": (3, "hard"), "api_calls": (10, "soft")},
+            "t2": {},
+        }
+
+
+async def test_quotas_are_replaced_only_of_the_tenants_that_are_named(pool: Pool) -> None:
+    async with pool.acquire() as connection:
+        await track(connection, "t1", seats=3, api_calls=10)
+        await track(connection, "t2", seats=3)
+        await track(connection, "t3", seats=3)
+
+        await queries.replace_quotas(connection, {"t1": {"seats": Limit(5, "soft")}, "t2": {}})
+
+        assert await queries.limits_of(connection, ["t1", "t2", "t3"]) == {
+            "t1": {"seats": (5, "soft")},
+            "t2": {},
+            "t3": {"seats": (3, "hard")},
+        }
+
+
+async def test_a_quota_that_is_there_already_is_not_written_again(pool: Pool) -> None:
+    async with pool.acquire() as connection:
+        await track(connection, "t1", seats=3, api_calls=10)
+        written = await connection.fetchval("SELECT xmin FROM quota WHERE meter = 'seats'")
+
+        await queries.replace_quotas(connection, {"t1": {"seats": Limit(3, "hard"), "api_calls": Limit(11, "soft")}})
+
+        assert await connection.fetchval("SELECT xmin FROM quota WHERE meter = 'seats'") == written
+        assert await connection.fetchval("SELECT xmin FROM quota WHERE meter = 'api_calls'") != written
 
 
 async def test_the_quotas_of_one_tenant_come_in_pages_by_meter_with_units(pool: Pool) -> None:
