@@ -25,4 +25,9 @@ def _messages() -> dict[str, type[Message]]:
 CATALOGUE: Mapping[str, type[Message]] = MappingProxyType(_messages())
 """Routing key to message class, every message of the system."""
 
-__all__ = ["CATALOGUE", "SERVICES", "Ask", "Fact", "Message", "Refusal"]
+UNDONE = frozenset(
+    message.undoes for message in CATALOGUE.values() if issubclass(message, Ask) and message.undoes is not None
+)
+"""The asks that can be taken back; any other is final."""
+
+__all__ = ["CATALOGUE", "SERVICES", "UNDONE", "Ask", "Fact", "Message", "Refusal"]

@@ -5,7 +5,9 @@ of its effect. An ask whose row exists is answered as before or, after its undo,
 leaves the row that keeps the ask from ever taking effect. A refusal that may be asked again leaves no row.
 
 An operation that changes what was there before leaves a before-image in its row. The undo takes it out, so that it is
-brought back once: an undo that is repeated later finds nothing to restore and cannot undo somebody else's change.
+brought back once: an undo that is repeated later finds nothing to restore and cannot undo somebody else's change. Since
+one workflow at a time works on a tenant, the next one's ask tells that no undo of the earlier ones can come any more:
+their before-images, which may hold what should be deleted some day, are forgotten then.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -84,9 +86,10 @@ async def remember(
             WHERE (operation.workflow_id, operation.step) = (old.workflow_id, old.step)
         )
         UPDATE operation
-        SET state = new.state, answer_type = new.answer_type, answer = new.answer, before = new.before
-        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bytea[], $8::jsonb[])
-            AS new (workflow_id, step, state, answer_type, answer, before)
+        SET state = new.state, answer_type = new.answer_type, answer = new.answer,
+            before = new.before, tenant_id = new.tenant_id
+        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bytea[], $8::jsonb[], $9::text[])
+            AS new (workflow_id, step, state, answer_type, answer, before, tenant_id)
         WHERE (operation.workflow_id, operation.step) = (new.workflow_id, new.step)
         """,
         *_columns(lasting),
@@ -95,6 +98,23 @@ async def remember(
         [orjson.dumps(answer.model_dump(mode="json", by_alias=True)) for answer in lasting.values()],
         *_columns(answers.keys() - lasting.keys()),
         [before.get(key) for key in lasting],
+        [answer.tenant_id if key in before else None for key, answer in lasting.items()],
+    )
+
+
+async def forget(connection: Connection, asks: Sequence[Event], *, own: bool) -> None:
+    """Forget the before-images of the tenants that are asked about.
+
+    Args:
+        own: whether those of the asking workflows as well, because they will not turn back any more.
+    """
+    await connection.execute(
+        """
+        UPDATE operation SET before = NULL, tenant_id = NULL
+        WHERE tenant_id = ANY($1::text[]) AND before IS NOT NULL AND workflow_id <> ALL($2::uuid[])
+        """,
+        [ask.message.tenant_id for ask in asks],
+        [] if own else [ask.workflow_id for ask in asks],
     )
 
 
@@ -123,7 +143,8 @@ async def close(connection: Connection, undos: Sequence[Event]) -> dict[Key, Any
 async def _forget_befores(connection: Connection, keys: Iterable[Key]) -> None:
     await connection.execute(
         """
-        UPDATE operation SET before = NULL FROM unnest($1::uuid[], $2::text[]) AS key (workflow_id, step)
+        UPDATE operation SET before = NULL, tenant_id = NULL
+        FROM unnest($1::uuid[], $2::text[]) AS key (workflow_id, step)
         WHERE (operation.workflow_id, operation.step) = (key.workflow_id, key.step)
         """,
         *_columns(keys),

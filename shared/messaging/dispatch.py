@@ -3,6 +3,7 @@
 from collections.abc import Collection, Hashable, Sequence
 
 from shared.clock import Clock
+from shared.contracts import UNDONE
 from shared.contracts.base import Message
 from shared.ids import Ids
 from shared.messaging import barrier
@@ -66,6 +67,7 @@ class Dispatch:
         entered = await barrier.enter(connection, asks)
         answers = dict(entered.answered)
         if entered.fresh:
+            await self._forget(connection, subscription, entered.fresh)
             said = await subscription.handler(connection, [ask.message for ask in entered.fresh])
             changes = said if subscription.kind is Kind.CHANGE else [Changed(answer) for answer in said]
             fresh = dict(zip(map(barrier.key_of, entered.fresh), changes, strict=True))
@@ -76,6 +78,12 @@ class Dispatch:
             )
             answers |= {key: changed.answer for key, changed in fresh.items()}
         return [self._answer(ask, answers[barrier.key_of(ask)]) for ask in asks if barrier.key_of(ask) in answers]
+
+    async def _forget(self, connection: Connection, subscription: Subscription, asks: Sequence[Event]) -> None:
+        """Forget what no undo can ask for any more: none comes after the next workflow's ask, or after a final one."""
+        is_final = type(asks[0].message) not in UNDONE
+        if is_final or subscription.kind is Kind.CHANGE:
+            await barrier.forget(connection, asks, own=is_final)
 
     async def _undo(
         self, connection: Connection, subscription: Subscription, undos: Sequence[Event]

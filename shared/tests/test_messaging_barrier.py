@@ -250,6 +250,33 @@ async def test_what_was_found_is_given_out_once(pool: Pool) -> None:
     assert (len(first), second) == (1, {})
 
 
+async def test_what_was_found_is_forgotten_when_no_undo_can_come_any_more(pool: Pool) -> None:
+    earlier, later, stranger = ask(), ask(), ask()
+    for each in (earlier, later):
+        await change(pool, each, {"plan": "free"})
+    async with transaction(pool) as connection:
+        await barrier.enter(connection, [stranger])
+        another = AccountOpened(tenant_id="t2", account_id="a2")
+        await barrier.remember(connection, {key_of(stranger): another}, {key_of(stranger): {"plan": "pro"}})
+
+    async with transaction(pool) as connection:
+        await barrier.forget(connection, [later], own=False)
+    async with transaction(pool) as connection:
+        befores = await barrier.close(connection, [undo_of(each) for each in (earlier, later, stranger)])
+
+    assert befores.keys() == {key_of(later), key_of(stranger)}
+
+
+async def test_what_does_not_turn_back_forgets_its_own_too(pool: Pool) -> None:
+    changed = ask()
+    await change(pool, changed, {"plan": "free"})
+
+    async with transaction(pool) as connection:
+        await barrier.forget(connection, [changed], own=True)
+        assert await barrier.close(connection, [undo_of(changed)]) == {}
+    assert await pool.fetchval("SELECT count(*) FROM operation WHERE before IS NOT NULL OR tenant_id IS NOT NULL") == 0
+
+
 async def test_an_undo_that_was_rolled_back_gives_it_out_again(pool: Pool) -> None:
     changed = ask()
     await change(pool, changed, {"plan": "free"})

@@ -6,9 +6,11 @@ import pytest
 from shared.contracts.base import Fact, Message
 from shared.contracts.billing import (
     AccountOpened,
+    AccountPurged,
     AccountRefused,
     AccountVoided,
     OpenAccount,
+    PurgeAccount,
     SubscriptionStarted,
     VoidAccount,
 )
@@ -276,3 +278,22 @@ async def test_a_change_is_answered_as_before_when_it_is_asked_again(service: On
 
     assert calls == [1]
     assert [event.message for event in first] == [event.message for event in second]
+
+
+async def test_what_was_found_is_forgotten_as_soon_as_no_undo_can_ask_for_it(service: OneService) -> None:
+    """The next workflow's ask tells that the earlier one has ended; a final ask, that its own does not turn back."""
+
+    async def change_plans(_connection: Connection, asks: Sequence[OpenAccount]) -> Sequence[Changed]:
+        return [Changed(AccountOpened(tenant_id=ask.tenant_id, account_id="a"), before={"x": 1}) for ask in asks]
+
+    async def purge(_connection: Connection, asks: Sequence[PurgeAccount]) -> Sequence[Fact]:
+        return [AccountPurged(tenant_id=ask.tenant_id, deleted={}) for ask in asks]
+
+    dispatch = dispatch_with(service, {OpenAccount: change(change_plans), PurgeAccount: do(purge)})
+    kept = "SELECT count(*) FROM operation WHERE before IS NOT NULL"
+
+    await handle(service, open_account("t1"), open_account("t2"), dispatch=dispatch)
+    await handle(service, open_account("t1"), dispatch=dispatch)
+    assert await service.pool.fetchval(kept) == 2
+    await handle(service, asked(PurgeAccount(tenant_id="t1"), step="purge"), dispatch=dispatch)
+    assert await service.pool.fetchval(kept) == 1
