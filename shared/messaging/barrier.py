@@ -87,9 +87,9 @@ async def remember(
         )
         UPDATE operation
         SET state = new.state, answer_type = new.answer_type, answer = new.answer,
-            before = new.before, tenant_id = new.tenant_id
+            before = new.before, subject = new.subject
         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bytea[], $8::jsonb[], $9::text[])
-            AS new (workflow_id, step, state, answer_type, answer, before, tenant_id)
+            AS new (workflow_id, step, state, answer_type, answer, before, subject)
         WHERE (operation.workflow_id, operation.step) = (new.workflow_id, new.step)
         """,
         *_columns(lasting),
@@ -110,8 +110,8 @@ async def forget(connection: Connection, asks: Sequence[Event], *, own: bool) ->
     """
     await connection.execute(
         """
-        UPDATE operation SET before = NULL, tenant_id = NULL
-        WHERE tenant_id = ANY($1::text[]) AND before IS NOT NULL AND workflow_id <> ALL($2::uuid[])
+        UPDATE operation SET before = NULL, subject = NULL
+        WHERE subject = ANY($1::text[]) AND before IS NOT NULL AND workflow_id <> ALL($2::uuid[])
         """,
         [ask.message.tenant_id for ask in asks],
         [] if own else [ask.workflow_id for ask in asks],
@@ -143,7 +143,7 @@ async def close(connection: Connection, undos: Sequence[Event]) -> dict[Key, Any
 async def _forget_befores(connection: Connection, keys: Iterable[Key]) -> None:
     await connection.execute(
         """
-        UPDATE operation SET before = NULL, tenant_id = NULL
+        UPDATE operation SET before = NULL, subject = NULL
         FROM unnest($1::uuid[], $2::text[]) AS key (workflow_id, step)
         WHERE (operation.workflow_id, operation.step) = (key.workflow_id, key.step)
         """,

@@ -274,7 +274,7 @@ async def test_what_does_not_turn_back_forgets_its_own_too(pool: Pool) -> None:
     async with transaction(pool) as connection:
         await barrier.forget(connection, [changed], own=True)
         assert await barrier.close(connection, [undo_of(changed)]) == {}
-    assert await pool.fetchval("SELECT count(*) FROM operation WHERE before IS NOT NULL OR tenant_id IS NOT NULL") == 0
+    assert await pool.fetchval("SELECT count(*) FROM operation WHERE before IS NOT NULL OR subject IS NOT NULL") == 0
 
 
 async def test_an_undo_that_was_rolled_back_gives_it_out_again(pool: Pool) -> None:

@@ -23,7 +23,6 @@ from shared.contracts.identity import (
     SetAdministrators,
 )
 from shared.ids import TimeOrderedIds
-from shared.messaging.event import Event
 from shared.messaging.subscriptions import Restoration
 from shared.postgres import Connection, transaction
 from shared.testing import eventually
@@ -270,7 +269,7 @@ async def test_who_was_forgotten_and_made_anew_elsewhere_is_the_administrator_ag
 async def test_who_has_come_back_as_a_plain_user_is_administrator_again(world: World) -> None:
     await world.do(creation("t1", ANNA))
     changed = await world.do(setting("t1", BELA))
-    await world.do(addition("t1", ANNA))
+    await world.do(creation("t1", ANNA))
     await world.set_role("t1", ANNA, "TenantUser")
     invitation = await world.invitation_of("t1", ANNA)
 
@@ -432,16 +431,14 @@ async def test_whatever_is_done_and_undone_in_turn_is_as_it_was_found(world: Wor
     await world.do(creation("t1", *choices.sample(EVERYBODY, 2)))
     await world.do(creation("t2", *choices.sample(EVERYBODY, 2)))
     await world.set_role("t1", choices.choice(EVERYBODY), "TenantUser")
-    history: list[tuple[object, Event]] = []
-    for _ in range(6):
+    for _ in range(8):
         await world.clock.advance(choices.choice([1, WEEK.total_seconds()]))
+        found = await world.snapshot()
         emails = choices.sample(EVERYBODY, choices.randint(1, 3))
-        change = choices.choice([addition, setting])(choices.choice(["t1", "t2"]), *emails)
-        history.append((await world.snapshot(), await world.do(change)))
-
-    for found, changed in reversed(history):
-        await world.undo(changed)
-        assert await world.snapshot() == found
+        changed = await world.do(choices.choice([addition, setting])(choices.choice(["t1", "t2"]), *emails))
+        if choices.random() < 0.6:  # else the workflow completes, and nobody undoes what it did
+            await world.undo(changed)
+            assert await world.snapshot() == found
 
 
 @pytest.mark.parametrize("seed", range(15))

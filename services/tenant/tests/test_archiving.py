@@ -129,7 +129,10 @@ async def test_only_a_tenant_on_its_way_out_is_archived(pool: Pool, state: str) 
 
     assert await deliver(pool, archiving("t1", workflow_id="w2")) == [
         TenantArchivingRefused(
-            tenant_id="t1", code="wrong_state", detail=f"A tenant that is {state} cannot be archived."
+            tenant_id="t1",
+            code="wrong_state",
+            detail=f"A tenant that is {state} cannot be archived.",
+            retryable=True,
         )
     ]
     assert await pool.fetch("SELECT * FROM tenant LEFT JOIN certificate USING (tenant_id)") == before
