@@ -109,6 +109,20 @@ class System:
         entries: Sequence[Mapping[str, Any]] = page["items"]
         return entries
 
+    async def order(self, path: str, **body: Any) -> Workflow:
+        """Have a lifecycle accepted and return its workflow."""
+        answer = await self.client.post(path, json=body)
+        assert answer.status_code == httpx2.codes.ACCEPTED, answer.text
+        accepted: Workflow = answer.json()
+        return accepted
+
+    async def act(self, workflow: Workflow, action: str, **body: Any) -> Workflow:
+        """Step in as an operator and return the workflow."""
+        answer = await self.client.post(f"{workflow['links']['self']}/{action}", json={"reason": "a test"} | body)
+        assert answer.status_code == httpx2.codes.OK, answer.text
+        found: Workflow = answer.json()
+        return found
+
     async def items(self, path: str, **parameters: str) -> Sequence[Mapping[str, Any]]:
         """Return the first page of a list."""
         answer = await self.client.get(path, params=parameters)
@@ -205,6 +219,18 @@ async def subscribed(watcher_url: str, queue_name: str) -> AsyncIterator[Subscri
         await queue.bind(STATUS_EXCHANGE, "#")
         await queue.consume(keep, no_ack=True)
         yield subscriber
+
+
+async def let_time_run_out(system: System, workflow: Workflow, step: str, attempt: int, *, seconds: float) -> None:
+    """Wait until nothing but an attempt of one step is under way, then let its time be up."""
+
+    async def is_waiting_for_it_alone() -> bool:
+        found = (await system.client.get(workflow["links"]["self"])).json()
+        running = [(each["name"], each["attempts"]) for each in found["steps"] if each["status"] == "running"]
+        return running == [(step, attempt)]
+
+    await eventually(is_waiting_for_it_alone, describe=f"attempt {attempt} of {step} alone")
+    system.clock.put_forward(seconds)
 
 
 @asynccontextmanager

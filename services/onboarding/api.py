@@ -1,23 +1,49 @@
 """Every HTTP route of the onboarding service."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from datetime import datetime
-from typing import Annotated
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Response
 from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel
 
 from services.onboarding import queries
 from services.onboarding.catalog import Catalog
-from services.onboarding.engine import Stored, load
 from services.onboarding.intake import Accepted, Application, Intake
+from services.onboarding.lifecycles.change_products import CHANGE_PRODUCTS
+from services.onboarding.lifecycles.change_tier import CHANGE_TIER
+from services.onboarding.lifecycles.offboard import OFFBOARD
+from services.onboarding.lifecycles.onboard import ONBOARD
+from services.onboarding.lifecycles.reactivate import REACTIVATE
+from services.onboarding.lifecycles.suspend import SUSPEND
+from services.onboarding.lifecycles.update_account import UPDATE_ACCOUNT
+from services.onboarding.operators import Operators
+from services.onboarding.orders import Order
 from services.onboarding.presentation import AccountView, HistoryEntry, WorkflowView, view
-from services.onboarding.requests import AccountRequest, OnboardingRequest, checked
-from services.onboarding.saga import Status
+from services.onboarding.requests import (
+    AccountRequest,
+    ActionRequest,
+    OffboardingRequest,
+    OnboardingRequest,
+    ProductChangeRequest,
+    SkipRequest,
+    StateChangeRequest,
+    TierChangeRequest,
+    checked,
+    checked_account,
+    checked_offboarding,
+    checked_products,
+    checked_tier,
+)
+from services.onboarding.saga import Abandon, Action, Cancel, Retry, Skip
+from services.onboarding.storage import Stored, load
 from services.onboarding.streams import Streams
 from services.onboarding.watch import Watch
+from services.onboarding.workflow import Status
 from shared.clock import Clock
 from shared.http import (
     DEFAULT_LIMIT,
@@ -36,7 +62,17 @@ from shared.http import (
 from shared.postgres import Pool
 from shared.text import Identifier, Text, name_key
 
-PATHS = ("/v1/onboardings", "/v1/accounts", "/v1/workflows", "/v1/events")
+PATHS = (
+    "/v1/onboardings",
+    "/v1/accounts",
+    "/v1/offboardings",
+    "/v1/tier-changes",
+    "/v1/product-changes",
+    "/v1/suspensions",
+    "/v1/reactivations",
+    "/v1/workflows",
+    "/v1/events",
+)
 
 _LONGEST_ID = 18
 
@@ -44,60 +80,150 @@ Wait = Annotated[float, Query(ge=0, le=60, description="Seconds to wait for the 
 LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", description="Resume after this event.")]
 
 
-def routes(pool: Pool, *, intake: Intake, catalog: Catalog, watch: Watch, streams: Streams, clock: Clock) -> APIRouter:
-    """Return the routes: ways in, and ways to follow what became of it."""
+Check = Callable[[Mapping[str, Any]], Order]
+"""Makes an order of a request that fits the catalog, or raises the problem that it does not."""
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What stands behind the ways in.
+
+    Attributes:
+        grace_days: how long an off-boarding can be taken back whose request does not say.
+    """
+
+    intake: Intake
+    catalog: Catalog
+    clock: Clock
+    grace_days: int
+
+    async def accept(
+        self, check: Check, body: BaseModel, principal: str, key: str | None, *, scope: str = ""
+    ) -> Accepted:
+        """Check a request against the catalog, and have what it orders accepted.
+
+        Args:
+            scope: tells apart what orders different things with the same body.
+
+        Raises:
+            Problem: it does not fit, or cannot be accepted now.
+        """
+        sent = fingerprint(body, scope=scope)
+        try:
+            order = check(await self.catalog.current())
+        except Problem:
+            # What was accepted once is answered as then, also when its tier is retired or its date past by now.
+            if replayed := await self.intake.replayed(principal, key, sent):
+                return replayed
+            raise
+        return await self.intake.submit(Application(order, principal, key, sent))
+
+    @property
+    def today(self) -> date:
+        """The day it is, in UTC."""
+        return self.clock.now().date()
+
+
+def routes(pool: Pool, *, desk: Desk, operators: Operators, watch: Watch, streams: Streams) -> APIRouter:
+    """Return the routes: ways in, ways to follow what became of it, and ways to step in."""
     router = APIRouter(dependencies=[Depends(administrator)])
-    router.include_router(_ways_in(pool, intake=intake, catalog=catalog, clock=clock))
+    router.include_router(_onboarding(desk))
+    router.include_router(_lifecycles(desk))
     router.include_router(_ways_out(pool, watch=watch))
+    router.include_router(_operators(operators))
     router.include_router(_streams(pool, streams=streams))
     return router
 
 
-def _ways_in(pool: Pool, *, intake: Intake, catalog: Catalog, clock: Clock) -> APIRouter:
+def _onboarding(desk: Desk) -> APIRouter:
     router = APIRouter(tags=["onboarding"])
 
-    async def accept(body: OnboardingRequest, sent: bytes, principal: str, key: str | None) -> Accepted:
-        try:
-            request = checked(body, await catalog.current(), today=clock.now().date())
-        except Problem:
-            # What was accepted once is answered as then, also when its tier is retired or its date past by now.
-            if replayed := await intake.replayed(principal, key, sent):
-                return replayed
-            raise
-        return await intake.submit(Application(request, principal, key, sent))
+    def onboarding(body: OnboardingRequest) -> Check:
+        return lambda catalog: Order(ONBOARD, checked(body, catalog, today=desk.today), body.insists())
+
+    def update(body: AccountRequest) -> Check:
+        def check(catalog: Mapping[str, Any]) -> Order:
+            checked_account(body, catalog, today=desk.today)
+            request = body.model_dump(mode="json", by_alias=True, exclude={"account_id"})
+            return Order(UPDATE_ACCOUNT, request | {"tenantId": body.account_id}, tenant_field="accountId")
+
+        return check
 
     @router.post("/v1/onboardings", status_code=202, response_model=WorkflowView)
     async def onboard(body: OnboardingRequest, principal: Administrator, key: IdempotencyKey) -> Response:
-        """Onboard a customer: from a name to a tenant that is signed in, provisioned, metered and billed."""
-        accepted = await accept(body, fingerprint(body), principal.id, key)
-        return _accepted(accepted, dict(accepted.workflow))
+        """Onboard a customer: from a name to a tenant that is signed in, provisioned, metered and billed.
+
+        A customer that is a tenant already gets the administrators added, and nothing else.
+        """
+        return _accepted(await desk.accept(onboarding(body), body, principal.id, key))
 
     @router.put("/v1/accounts", status_code=202, response_model=AccountView)
     async def put_account(body: AccountRequest, principal: Administrator, key: IdempotencyKey) -> Response:
-        """Create an account; the answer carries its new ``accountId``, which is the tenant's id."""
-        if body.account_id is not None:
-            await _refuse_update(pool, body.account_id)
-        accepted = await accept(body.onboarding(), fingerprint(body), principal.id, key)
-        return _accepted(accepted, dict(accepted.workflow) | {"accountId": accepted.workflow["tenantId"]})
+        """Create an account, or with ``accountId`` update it; the answer carries the id, which is the tenant's id."""
+        check = onboarding(body.onboarding()) if body.account_id is None else update(body)
+        accepted = await desk.accept(check, body, principal.id, key)
+        return _accepted(accepted, accountId=accepted.workflow["tenantId"])
 
     return router
 
 
-def _accepted(accepted: Accepted, content: dict[str, object]) -> Response:
+def _lifecycles(desk: Desk) -> APIRouter:
+    router = APIRouter(tags=["lifecycles"])
+
+    @router.post("/v1/tier-changes", status_code=202, response_model=WorkflowView)
+    async def change_tier(body: TierChangeRequest, principal: Administrator, key: IdempotencyKey) -> Response:
+        """Put a tenant on another tier: its plan, its quotas and its environment, or nothing of all that."""
+
+        def check(catalog: Mapping[str, Any]) -> Order:
+            checked_tier(body.tier, catalog)
+            return Order(CHANGE_TIER, _json(body))
+
+        return _accepted(await desk.accept(check, body, principal.id, key, scope=CHANGE_TIER.kind))
+
+    @router.post("/v1/product-changes", status_code=202, response_model=WorkflowView)
+    async def change_products(body: ProductChangeRequest, principal: Administrator, key: IdempotencyKey) -> Response:
+        """Let a tenant have exactly these products."""
+
+        def check(catalog: Mapping[str, Any]) -> Order:
+            checked_products(body.products, catalog)
+            return Order(CHANGE_PRODUCTS, _json(body))
+
+        return _accepted(await desk.accept(check, body, principal.id, key, scope=CHANGE_PRODUCTS.kind))
+
+    @router.post("/v1/suspensions", status_code=202, response_model=WorkflowView)
+    async def suspend(body: StateChangeRequest, principal: Administrator, key: IdempotencyKey) -> Response:
+        """Suspend a tenant: nobody signs in, nothing is charged, everything is kept."""
+        order = Order(SUSPEND, _json(body) | {"suspendedFor": "operator"})
+        return _accepted(await desk.accept(lambda _: order, body, principal.id, key, scope=SUSPEND.kind))
+
+    @router.post("/v1/reactivations", status_code=202, response_model=WorkflowView)
+    async def reactivate(body: StateChangeRequest, principal: Administrator, key: IdempotencyKey) -> Response:
+        """Open a suspended tenant again."""
+        order = Order(REACTIVATE, _json(body))
+        return _accepted(await desk.accept(lambda _: order, body, principal.id, key, scope=REACTIVATE.kind))
+
+    @router.post("/v1/offboardings", status_code=202, response_model=WorkflowView)
+    async def offboard(body: OffboardingRequest, principal: Administrator, key: IdempotencyKey) -> Response:
+        """Off-board a tenant: after a grace period everything of it is deleted, which a certificate tells."""
+
+        def check(_: Mapping[str, Any]) -> Order:
+            checked_offboarding(body)
+            return Order(OFFBOARD, {"graceDays": desk.grace_days} | _json(body))
+
+        return _accepted(await desk.accept(check, body, principal.id, key, scope=OFFBOARD.kind))
+
+    return router
+
+
+def _json(body: BaseModel) -> dict[str, Any]:
+    return body.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _accepted(accepted: Accepted, **more: object) -> Response:
     headers = {"Location": f"/v1/workflows/{accepted.workflow['id']}"}
     if accepted.replayed:
         headers["Idempotency-Replayed"] = "true"
-    return JSONResponse(content, status_code=202, headers=headers)
-
-
-async def _refuse_update(pool: Pool, account_id: str) -> None:
-    async with pool.acquire(timeout=5.0) as connection:
-        known = await queries.workflows(connection, limit=1, after=None, tenant_id=account_id)
-    if not known:
-        detail = f"There is no account {account_id}."
-        raise Problem(404, code="unknown_account", detail=detail, errors=[FieldError("/accountId", detail)])
-    detail = "An existing account cannot be changed this way yet; leave accountId out to create one."
-    raise Problem(409, code="account_exists", detail=detail, errors=[FieldError("/accountId", detail)])
+    return JSONResponse({**accepted.workflow, **more}, status_code=202, headers=headers)
 
 
 def _ways_out(pool: Pool, *, watch: Watch) -> APIRouter:
@@ -154,6 +280,38 @@ def _ways_out(pool: Pool, *, watch: Watch) -> APIRouter:
         async with pool.acquire(timeout=5.0) as connection:
             rows = await queries.history(connection, workflow_id, after=after[0] if after else 0, limit=limit + 1)
         return page(rows, limit=limit, item=HistoryEntry.of, key=lambda row: (row["seq"],))
+
+    return router
+
+
+def _operators(operators: Operators) -> APIRouter:
+    router = APIRouter(tags=["operators"])
+
+    async def act(workflow_id: UUID, action: Action) -> WorkflowView:
+        stored = await operators.act(workflow_id, action)
+        if stored is None:
+            raise unknown_workflow(workflow_id)
+        return view(stored)
+
+    @router.post("/v1/workflows/{workflow_id}/cancel")
+    async def cancel(workflow_id: UUID, body: ActionRequest, principal: Administrator) -> WorkflowView:
+        """Have a workflow undone; possible until it has done what cannot be undone."""
+        return await act(workflow_id, Cancel(principal.id, body.reason))
+
+    @router.post("/v1/workflows/{workflow_id}/retry")
+    async def retry(workflow_id: UUID, body: ActionRequest, principal: Administrator) -> WorkflowView:
+        """Ask again now for whatever the workflow waits for."""
+        return await act(workflow_id, Retry(principal.id, body.reason))
+
+    @router.post("/v1/workflows/{workflow_id}/skip")
+    async def skip(workflow_id: UUID, body: SkipRequest, principal: Administrator) -> WorkflowView:
+        """Vouch for a step, or for its undo, that a workflow needs attention for, and let it go on without."""
+        return await act(workflow_id, Skip(body.step, principal.id, body.reason))
+
+    @router.post("/v1/workflows/{workflow_id}/abandon")
+    async def abandon(workflow_id: UUID, body: ActionRequest, principal: Administrator) -> WorkflowView:
+        """Give up a workflow that needs attention; what it leaves is the operator's."""
+        return await act(workflow_id, Abandon(principal.id, body.reason))
 
     return router
 

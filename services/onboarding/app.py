@@ -2,15 +2,19 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
-from services.onboarding.api import PATHS, routes
+from services.onboarding.api import PATHS, Desk, routes
 from services.onboarding.catalog import Catalog
 from services.onboarding.engine import Engine
+from services.onboarding.expiration import Expirations, Terms
 from services.onboarding.handlers import SUBSCRIPTIONS
 from services.onboarding.intake import Intake
+from services.onboarding.operators import Operators
 from services.onboarding.settings import OnboardingSettings
 from services.onboarding.streams import Streams
 from services.onboarding.timers import Timers
+from services.onboarding.versions import Versions
 from services.onboarding.watch import Watch
 from shared.http import create_api
 from shared.service import VERSION, Ports, Service, open_kernel
@@ -25,14 +29,22 @@ async def build(settings: OnboardingSettings, ports: Ports) -> AsyncIterator[Ser
         kernel.consumer.on_commit = watch.wake
         intake = Intake(kernel, engine, watch, backlog=settings.backlog)
         catalog = Catalog(kernel.pool, ports.clock)
+        desk = Desk(intake, catalog, ports.clock, settings.grace_days)
+        terms = Terms(warning=timedelta(days=settings.warning_days), grace=timedelta(days=settings.grace_days))
         streams = Streams(kernel.pool, watch)
         api = create_api(
             "onboarding",
             routers=[
-                routes(kernel.pool, intake=intake, catalog=catalog, watch=watch, streams=streams, clock=ports.clock)
+                routes(
+                    kernel.pool,
+                    desk=desk,
+                    operators=Operators(kernel, engine, watch),
+                    watch=watch,
+                    streams=streams,
+                )
             ],
             admin_key=settings.admin_key,
-            checks={**kernel.checks, "catalog": catalog.check},
+            checks={**kernel.checks, "catalog": catalog.check, "definitions": Versions(kernel.pool, engine).check},
             version=VERSION,
         )
         yield Service(
@@ -40,6 +52,11 @@ async def build(settings: OnboardingSettings, ports: Ports) -> AsyncIterator[Ser
             PATHS,
             api,
             kernel,
-            background=[intake.run, watch.run, Timers(kernel, engine, watch).run],
+            background=[
+                intake.run,
+                watch.run,
+                Timers(kernel, engine, watch).run,
+                Expirations(kernel, intake, terms).run,
+            ],
             shutdown_seconds=settings.shutdown_seconds,
         )

@@ -1,34 +1,17 @@
 """Between the pure saga core and the tables: lock, advance, save, and make the messages that follow."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-import asyncpg
-import orjson
-
-from services.onboarding import queries
+from services.onboarding import accounts, queries
 from services.onboarding.definition import Context, Definition
-from services.onboarding.onboard import ONBOARD
-from services.onboarding.saga import (
-    Advanced,
-    Due,
-    Entry,
-    Failure,
-    Input,
-    Notice,
-    PlannedStep,
-    Send,
-    Status,
-    Step,
-    StepStatus,
-    TimerDue,
-    Workflow,
-    advance,
-)
+from services.onboarding.lifecycles import DEFINITIONS
+from services.onboarding.saga import Action, Advanced, DeadlinePassed, Input, Notice, Send, TimerDue, advance
+from services.onboarding.storage import Stored, history_rows, load, step_row, workflow_row
+from services.onboarding.workflow import Workflow
 from shared.clock import Clock
 from shared.contracts import onboarding as contracts
 from shared.contracts.base import Message
@@ -36,9 +19,7 @@ from shared.ids import Ids
 from shared.messaging.event import Event, Outgoing
 from shared.messaging.topology import STATUS_EXCHANGE, exchange_of
 from shared.postgres import Connection
-
-DEFINITIONS: Mapping[tuple[str, int], Definition] = {(each.kind, each.version): each for each in (ONBOARD,)}
-"""Every definition that a running workflow may have started with, by kind and version."""
+from shared.service import NotReadyError
 
 SERVICE = "onboarding"
 
@@ -62,28 +43,37 @@ class Answer:
     happened: Input
 
 
-@dataclass(frozen=True)
-class Stored:
-    """A workflow with what the core does not look at.
+class Engine:
+    """Advances stored workflows and says what follows.
 
-    Attributes:
-        version: of the definition it started with.
-        request: what was accepted, JSON.
-        created_at: when it was; None while that is only about to happen.
+    Args:
+        definitions: every definition that a workflow may have started with, by name and version.
     """
 
-    workflow: Workflow
-    version: int
-    request: Mapping[str, Any]
-    created_at: datetime | None = None
-
-
-class Engine:
-    """Advances stored workflows and says what follows."""
-
-    def __init__(self, *, clock: Clock, ids: Ids) -> None:
+    def __init__(
+        self, *, clock: Clock, ids: Ids, definitions: Mapping[tuple[str, int], Definition] = DEFINITIONS
+    ) -> None:
         self._clock = clock
         self._ids = ids
+        self._definitions = definitions
+
+    async def check(self, connection: Connection) -> None:
+        """Return if every workflow that has not ended can go on with the definitions that there are.
+
+        Raises:
+            NotReadyError: this code lacks a definition or one of its steps; naming them.
+        """
+        unknown = [
+            f"{row['name']} version {row['version']}, {row['step']}"
+            for row in await queries.active_definitions(connection)
+            if row["step"] not in self._steps(row["name"], row["version"])
+        ]
+        if unknown:
+            raise NotReadyError(f"workflows run steps that this code does not have: {'; '.join(sorted(unknown))}")
+
+    def _steps(self, name: str, version: int) -> Collection[str]:
+        definition = self._definitions.get((name, version))
+        return definition.steps if definition else ()
 
     async def take(self, connection: Connection, answers: Sequence[Answer]) -> list[Outgoing]:
         """Take answers into account, in order, under lock.
@@ -97,16 +87,25 @@ class Engine:
             _refuse_unknown(stored, answer)
         return await self._run(connection, stored, [(answer.workflow_id, answer.happened) for answer in answers])
 
+    async def act(
+        self, connection: Connection, workflow_id: UUID, action: Action
+    ) -> tuple[Stored, list[Outgoing]] | None:
+        """Take an operator's action into account; return the workflow and what follows, or None if there is none.
+
+        Raises:
+            ForbiddenError: the state of the workflow forbids it.
+        """
+        stored = await load(connection, await queries.lock_workflows(connection, [workflow_id]))
+        if not stored:
+            return None
+        outgoing = await self._run(connection, stored, [(workflow_id, action)])
+        return stored[workflow_id], outgoing
+
     async def take_due(self, connection: Connection, *, limit: int) -> tuple[int, list[Outgoing]]:
         """Let timers that have gone off take effect; return of how many workflows, and what follows."""
         now = self._clock.now()
         stored = await load(connection, await queries.lock_due_workflows(connection, now=now, limit=limit))
-        inputs = [
-            (workflow_id, TimerDue(name))
-            for workflow_id, each in stored.items()
-            for name, step in each.workflow.steps.items()
-            if step.due_at is not None and step.due_at <= now
-        ]
+        inputs = [(workflow_id, each) for workflow_id in stored for each in _due(stored[workflow_id].workflow, now)]
         return len(stored), await self._run(connection, stored, inputs)
 
     def first(self, stored: Stored, happened: Input) -> tuple[Advanced, list[Outgoing]]:
@@ -125,7 +124,7 @@ class Engine:
             stored[workflow_id] = replace(stored[workflow_id], workflow=advanced.workflow)
             entries += history_rows(advanced.workflow, advanced.history)
             outgoing += messages
-        if entries:
+        if entries or any(stored[key].workflow != each.workflow for key, each in before.items()):
             await _save(connection, before, stored, entries)
         return outgoing
 
@@ -135,9 +134,10 @@ class Engine:
         return asks + [self._notice(advanced.workflow, notice, now) for notice in advanced.notices]
 
     def _ask(self, stored: Stored, workflow: Workflow, send: Send, now: datetime) -> Outgoing:
-        definition = DEFINITIONS[workflow.kind, stored.version]
+        definition = self._definitions[stored.definition, stored.version]
         results = {name: step.result for name, step in workflow.steps.items() if step.result is not None}
-        message = definition.message(send.step, send.ask, Context(workflow.tenant_id, stored.request, results))
+        context = Context(workflow.id, workflow.tenant_id, stored.request, results)
+        message = definition.message(send.step, send.ask, context)
         event = Event(send.message_id, SERVICE, now, message, workflow_id=workflow.id, step=send.step)
         return Outgoing(event.id, exchange_of(SERVICE), event.type, event.encode())
 
@@ -146,6 +146,14 @@ class Engine:
         subject = notice.status if notice.topic == "status" else notice.step
         routing_key = f"{notice.topic}.{workflow.kind}.{subject}.{workflow.tenant_id}"
         return Outgoing(event.id, STATUS_EXCHANGE, routing_key, event.encode())
+
+
+def _due(workflow: Workflow, now: datetime) -> Iterable[Input]:
+    for name, step in workflow.steps.items():
+        if step.due_at is not None and step.due_at <= now:
+            yield TimerDue(name)
+    if workflow.deadline_at is not None and workflow.deadline_at <= now:
+        yield DeadlinePassed()
 
 
 def _told(workflow: Workflow, notice: Notice, now: datetime) -> Message:
@@ -174,7 +182,7 @@ def _refuse_unknown(stored: Mapping[UUID, Stored], answer: Answer) -> None:
     plan = {step.name: step for step in stored[answer.workflow_id].workflow.plan}
     if answer.step not in plan:
         raise UnknownWorkflowError(f"workflow {answer.workflow_id} has no step {answer.step}")
-    if answer.to not in {plan[answer.step].ask, plan[answer.step].undo}:
+    if answer.to is None or answer.to not in {plan[answer.step].ask, plan[answer.step].undo}:
         raise UnknownWorkflowError(f"{answer.step} is not answered by what answers {answer.to}")
 
 
@@ -195,81 +203,6 @@ async def _save(
     if steps:
         await queries.save_steps(connection, steps)
     await queries.append_history(connection, entries)
-    if undone := [workflow.id for workflow in changed if workflow.status is Status.COMPENSATED]:
-        await queries.free_names(connection, undone)
-
-
-def workflow_row(workflow: Workflow) -> dict[str, Any]:
-    """Return the columns that change while a workflow runs."""
-    return {
-        "id": workflow.id,
-        "status": workflow.status,
-        "failure": workflow.failure,
-        "seq": workflow.seq,
-        "updated_at": workflow.updated_at,
-        "finished_at": workflow.finished_at,
-    }
-
-
-def step_row(workflow_id: UUID, name: str, step: Step) -> dict[str, Any]:
-    """Return the columns of a step."""
-    return {"workflow_id": workflow_id, "name": name, **_columns(step)}
-
-
-def history_rows(workflow: Workflow, entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Return the columns of history entries."""
-    return [{"workflow_id": workflow.id, "tenant_id": workflow.tenant_id, **_columns(entry)} for entry in entries]
-
-
-def _columns(instance: Step | Entry) -> dict[str, Any]:
-    """Name what an instance holds; what is nested stays as it is, because copying it would cost more than the SQL."""
-    return {name: getattr(instance, name) for name in instance.__slots__}
-
-
-async def load(connection: Connection, rows: Sequence[asyncpg.Record]) -> dict[UUID, Stored]:
-    """Make workflows of their rows and the rows of their steps, in the order of ``rows``."""
-    steps: dict[UUID, dict[str, Step]] = {}
-    if rows:
-        for row in await queries.steps_of(connection, [row["id"] for row in rows]):
-            steps.setdefault(row["workflow_id"], {})[row["name"]] = _step(row)
-    return {
-        row["id"]: Stored(_workflow(row, steps[row["id"]]), row["version"], row["request"], row["created_at"])
-        for row in rows
-    }
-
-
-def _workflow(row: asyncpg.Record, steps: Mapping[str, Step]) -> Workflow:
-    plan = _plan(row["plan"])
-    return Workflow(
-        id=row["id"],
-        kind=row["kind"],
-        tenant_id=row["tenant_id"],
-        plan=plan,
-        steps={planned.name: steps[planned.name] for planned in plan},
-        status=Status(row["status"]),
-        failure=Failure(**row["failure"]) if row["failure"] else None,
-        seq=row["seq"],
-        updated_at=row["updated_at"],
-        finished_at=row["finished_at"],
-    )
-
-
-@lru_cache(maxsize=256)  # there is one text for each version of a definition
-def _plan(text: str) -> tuple[PlannedStep, ...]:
-    return tuple(PlannedStep(**step | {"after": tuple(step["after"])}) for step in orjson.loads(text))
-
-
-def _step(row: asyncpg.Record) -> Step:
-    return Step(
-        status=StepStatus(row["status"]),
-        attempts=row["attempts"],
-        undo_attempts=row["undo_attempts"],
-        may_have_effect=row["may_have_effect"],
-        ask_id=row["ask_id"],
-        due_at=row["due_at"],
-        due=Due(row["due"]) if row["due"] else None,
-        result=row["result"],
-        error=Failure(**row["error"]) if row["error"] else None,
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
-    )
+    was_final = {key for key, each in before.items() if each.workflow.status.is_final}
+    if ended := [after[each.id] for each in changed if each.status.is_final and each.id not in was_final]:
+        await accounts.settle(connection, ended)

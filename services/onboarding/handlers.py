@@ -1,13 +1,18 @@
-"""What onboarding does with what the other services tell."""
+"""What onboarding does with what the other services tell.
+
+It asks whatever a step of a lifecycle asks, and hears whatever answers that; `services.onboarding.lifecycles` says
+what that is.
+"""
 
 from collections.abc import Sequence
 from uuid import UUID
 
 from services.onboarding import queries
 from services.onboarding.engine import Answer, Engine
+from services.onboarding.lifecycles import DEFINITIONS
 from services.onboarding.saga import Input, Refused, Succeeded, Undone
-from shared.contracts import billing, identity, metrics, onboarding, provisioning, tenant
-from shared.contracts.base import Fact, Refusal
+from shared.contracts import CATALOGUE, onboarding, tenant
+from shared.contracts.base import Ask, Fact, Message, Refusal
 from shared.messaging.barrier import key_of
 from shared.messaging.event import Event, Outgoing
 from shared.messaging.subscriptions import Subscriptions, follow, hear
@@ -42,41 +47,25 @@ async def keep_catalog(connection: Connection, facts: Sequence[tenant.CatalogPub
     return []
 
 
+def _asks() -> list[type[Ask]]:
+    """Name whatever the steps of all lifecycles ask, each with what takes it back."""
+    steps = [each for definition in DEFINITIONS.values() for each in definition.steps.values()]
+    return list(dict.fromkeys(ask for each in steps for ask in (each.does, each.undo) if ask is not None))
+
+
+def _answers() -> list[type[Fact]]:
+    asks = set(_asks())
+    return [each for each in CATALOGUE.values() if issubclass(each, Fact) and each.answers in asks]
+
+
 SUBSCRIPTIONS: Subscriptions = {
     tenant.CatalogPublished: hear(keep_catalog),
-    tenant.TenantRegistered: follow(continue_workflows),
-    tenant.TenantRegistrationRefused: follow(continue_workflows),
-    tenant.TenantDeregistered: follow(continue_workflows),
-    tenant.TenantActivated: follow(continue_workflows),
-    tenant.TenantActivationRefused: follow(continue_workflows),
-    tenant.TenantDeactivated: follow(continue_workflows),
-    identity.AdministratorsCreated: follow(continue_workflows),
-    identity.AdministratorsRefused: follow(continue_workflows),
-    identity.AdministratorsRemoved: follow(continue_workflows),
-    billing.AccountOpened: follow(continue_workflows),
-    billing.AccountRefused: follow(continue_workflows),
-    billing.AccountVoided: follow(continue_workflows),
-    metrics.TenantTracked: follow(continue_workflows),
-    metrics.TenantTrackingRefused: follow(continue_workflows),
-    metrics.TenantUntracked: follow(continue_workflows),
-    provisioning.EnvironmentProvisioned: follow(continue_workflows),
-    provisioning.EnvironmentRefused: follow(continue_workflows),
-    provisioning.EnvironmentDeprovisioned: follow(continue_workflows),
+    **{fact: follow(continue_workflows) for fact in _answers()},
 }
-PUBLISHES = (
-    tenant.RegisterTenant,
-    tenant.DeregisterTenant,
-    tenant.ActivateTenant,
-    tenant.DeactivateTenant,
-    identity.CreateAdministrators,
-    identity.RemoveAdministrators,
-    billing.OpenAccount,
-    billing.VoidAccount,
-    metrics.TrackTenant,
-    metrics.UntrackTenant,
-    provisioning.ProvisionEnvironment,
-    provisioning.DeprovisionEnvironment,
+PUBLISHES: tuple[type[Message], ...] = (
+    *_asks(),
     onboarding.WorkflowStatusChanged,
     onboarding.StepFailed,
     onboarding.StepRetried,
+    onboarding.TenantExpiring,
 )

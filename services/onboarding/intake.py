@@ -1,20 +1,22 @@
-"""Accepting onboardings: many requests in one transaction, and no answer before it is on disk."""
+"""Accepting orders: many requests in one transaction, and no answer before it is on disk."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
 import structlog
 
-from services.onboarding import queries
-from services.onboarding.definition import Definition
-from services.onboarding.engine import Engine, Stored, history_rows, step_row, workflow_row
-from services.onboarding.onboard import ONBOARD
+from services.onboarding import orders, queries
+from services.onboarding.engine import Engine
+from services.onboarding.orders import Order, Placed
 from services.onboarding.presentation import presented
-from services.onboarding.saga import Advanced, Started, planned
+from services.onboarding.saga import Advanced, Started
+from services.onboarding.storage import Stored, history_rows, plan_rows, step_row, workflow_row
 from services.onboarding.watch import Watch
+from services.onboarding.workflow import planned
 from shared.failpoints import failpoint
 from shared.http import FieldError, Problem
 from shared.messaging import outbox
@@ -45,17 +47,16 @@ class Accepted:
 
 @dataclass(frozen=True, eq=False)
 class Application:
-    """A checked request that waits to be accepted.
+    """A checked order that waits to be accepted.
 
     Attributes:
-        request: JSON.
         principal: who asks; idempotency keys are theirs.
         key: the idempotency key, if one was given.
         fingerprint: of the request as it was sent.
         answer: what becomes of it.
     """
 
-    request: Mapping[str, Any]
+    order: Order
     principal: str
     key: str | None
     fingerprint: bytes
@@ -76,9 +77,13 @@ class Application:
             self.answer.set_exception(outcome)
 
 
+Settled = dict[Application, Accepted | Exception]
+
+
 @dataclass(frozen=True)
 class _Started:
     application: Application
+    placed: Placed
     stored: Stored
     advanced: Advanced
     outgoing: Sequence[Outgoing]
@@ -86,32 +91,28 @@ class _Started:
 
 
 class _OvertakenError(Exception):
-    """Another process used one of the idempotency keys a moment ago; look again."""
+    """Another process was faster: with an idempotency key, or with a workflow on one of the tenants; look again."""
 
 
 class Intake:
-    """Accepts onboardings in groups.
+    """Accepts orders in groups.
 
     Args:
         backlog: how many may wait.
-        definition: what an accepted onboarding runs.
     """
 
-    def __init__(
-        self, kernel: Kernel, engine: Engine, watch: Watch, *, backlog: int, definition: Definition = ONBOARD
-    ) -> None:
+    def __init__(self, kernel: Kernel, engine: Engine, watch: Watch, *, backlog: int) -> None:
         self._kernel = kernel
         self._engine = engine
         self._watch = watch
-        self._definition = definition
         self._waiting: asyncio.Queue[Application] = asyncio.Queue(backlog)
 
     async def submit(self, application: Application) -> Accepted:
-        """Wait until the request is accepted, durably, or refused.
+        """Wait until the order is accepted, durably, or refused.
 
         Raises:
-            Problem: 409 where the customer's name is taken, 422 where the idempotency key was used for another request,
-                503 where too many wait.
+            Problem: 404 where there is no such tenant, 409 where the customer's name is taken or the tenant's state
+                speaks against it, 422 where the idempotency key was used for another request, 503 where too many wait.
         """
         try:
             self._waiting.put_nowait(application)
@@ -119,7 +120,7 @@ class Intake:
             raise Problem(
                 503,
                 code="overloaded",
-                detail="Too many onboardings wait to be accepted. Try again shortly.",
+                detail="Too many requests wait to be accepted. Try again shortly.",
                 retryable=True,
                 headers={"Retry-After": _RETRY_AFTER_SECONDS},
             ) from None
@@ -168,7 +169,7 @@ class Intake:
             await self._accept([application])
 
     def _settle_all(self, group: Sequence[Application], error: Exception) -> None:
-        log.warning("onboardings not accepted", action="intake_failed", count=len(group), error=repr(error))
+        log.warning("orders not accepted", action="intake_failed", count=len(group), error=repr(error))
         for application in group:
             application.settle(error)
 
@@ -176,9 +177,8 @@ class Intake:
         async with transaction(self._kernel.pool) as connection:
             settled = await self._answered_before(connection, group)
             candidates, repeated = _first_of_each_key([each for each in group if each not in settled])
-            begun = [self._begin(application) for application in candidates]
-            started, refused = await _claim(connection, begun)
-            # Whoever took a name meanwhile may have been another replica with the very same request.
+            started, refused = await self._begin_all(connection, candidates)
+            # Whoever was faster may have been another replica with the very same request.
             refused |= await self._answered_before(connection, list(refused))
             await self._store(connection, started)
         await failpoint("before_202")
@@ -190,9 +190,7 @@ class Intake:
         if repeated:
             await self._accept(repeated)
 
-    async def _answered_before(
-        self, connection: Connection, group: Sequence[Application]
-    ) -> dict[Application, Accepted | Exception]:
+    async def _answered_before(self, connection: Connection, group: Sequence[Application]) -> Settled:
         keys = [each.idempotency for each in group if each.idempotency is not None]
         if not keys:
             return {}
@@ -204,13 +202,37 @@ class Intake:
             if each.idempotency is not None and each.idempotency in found
         }
 
-    def _begin(self, application: Application) -> _Started:
-        workflow_id, tenant_id = self._kernel.ports.ids.new(), str(self._kernel.ports.ids.new())
-        workflow = planned(workflow_id, self._definition.kind, tenant_id, self._definition.plan)
-        stored = Stored(workflow, self._definition.version, application.request)
+    async def _begin_all(
+        self, connection: Connection, candidates: Sequence[Application]
+    ) -> tuple[list[_Started], Settled]:
+        """Store a workflow for each order that can have one."""
+        if not candidates:
+            return [], {}
+        of = {each.order: each for each in candidates}
+        placed, refusals = await orders.place(connection, list(of), self._kernel.ports.ids)
+        begun = [self._begin(of[each.order], each) for each in placed]
+        stored = await queries.insert_workflows(connection, [_new_row(each) for each in begun]) if begun else set()
+        if await orders.has_changed(connection, [each for each in placed if each.workflow_id in stored]):
+            raise _OvertakenError("another workflow has ended meanwhile and changed what an order was held against")
+        refused: Settled = {of[order]: problem for order, problem in refusals.items()}
+        if outrun := [each for each in begun if each.placed.workflow_id not in stored]:
+            refused |= await _refuse_outrun(connection, outrun)
+        return [each for each in begun if each.placed.workflow_id in stored], refused
+
+    def _begin(self, application: Application, placed: Placed) -> _Started:
+        definition = placed.definition
+        deadline_at = self._kernel.ports.clock.now() + timedelta(seconds=definition.seconds_for(placed.request))
+        workflow = planned(
+            placed.workflow_id,
+            definition.kind,
+            placed.tenant_id,
+            definition.plan_for(placed.request),
+            deadline_at=deadline_at,
+        )
+        stored = Stored(workflow, definition.name, definition.version, placed.request)
         advanced, outgoing = self._engine.first(stored, Started())
         begun = replace(stored, workflow=advanced.workflow)
-        return _Started(application, begun, advanced, outgoing, presented(begun))
+        return _Started(application, placed, begun, advanced, outgoing, presented(begun))
 
     async def _store(self, connection: Connection, started: Sequence[_Started]) -> None:
         if not started:
@@ -219,7 +241,6 @@ class Intake:
         if answers and await queries.keep_answers(connection, answers) < len(answers):
             raise _OvertakenError
         workflows = [each.advanced.workflow for each in started]
-        await queries.insert_workflows(connection, [_new_row(each) for each in started])
         await queries.insert_steps(
             connection, [step_row(each.id, name, step) for each in workflows for name, step in each.steps.items()]
         )
@@ -229,6 +250,18 @@ class Intake:
         )
         outgoing = [message for each in started for message in each.outgoing]
         await outbox.insert(connection, outgoing, now=self._kernel.ports.clock.now())
+
+
+async def _refuse_outrun(connection: Connection, outrun: Sequence[_Started]) -> Settled:
+    """Refuse what another workflow is at work before, naming it; the names that it had taken are free again."""
+    await queries.free_names(connection, [each.placed.workflow_id for each in outrun])
+    active = await queries.active_workflows(connection, [each.placed.tenant_id for each in outrun])
+    if missing := [each for each in outrun if each.placed.tenant_id not in active]:
+        raise _OvertakenError(f"{len(missing)} were outrun by workflows that have ended meanwhile")
+    return {
+        each.application: orders.at_work(each.placed.tenant_id, active[each.placed.tenant_id], each.application.order)
+        for each in outrun
+    }
 
 
 def _first_of_each_key(group: Sequence[Application]) -> tuple[list[Application], list[Application]]:
@@ -244,39 +277,6 @@ def _first_of_each_key(group: Sequence[Application]) -> tuple[list[Application],
         if application.idempotency is not None:
             seen.add(application.idempotency)
     return first, repeated
-
-
-async def _claim(
-    connection: Connection, begun: Sequence[_Started]
-) -> tuple[list[_Started], dict[Application, Accepted | Exception]]:
-    if not begun:
-        return [], {}
-    claims = [
-        {
-            "name_key": name_key(each.application.request["customerName"]),
-            "tenant_id": each.stored.workflow.tenant_id,
-            "workflow_id": each.stored.workflow.id,
-        }
-        for each in begun
-    ]
-    won = await queries.claim_names(connection, claims)
-    lost = [each for each in begun if each.stored.workflow.tenant_id not in won]
-    if not lost:
-        return list(begun), {}
-    keys = [name_key(each.application.request["customerName"]) for each in lost]
-    holders = await queries.name_holders(connection, keys)
-    refused: dict[Application, Accepted | Exception] = {
-        each.application: _taken(holders.get(key)) for each, key in zip(lost, keys, strict=True)
-    }
-    return [each for each in begun if each.stored.workflow.tenant_id in won], refused
-
-
-def _taken(holder: asyncpg.Record | None) -> Problem:
-    if holder is None:
-        detail = "The customer's name was taken a moment ago."
-    else:
-        detail = f"The customer's name is taken by tenant {holder['tenant_id']} (workflow {holder['workflow_id']})."
-    return Problem(409, code="customer_exists", detail=detail, errors=[FieldError("/customerName", detail)])
 
 
 def _outcome(row: asyncpg.Record, fingerprint: bytes) -> Accepted | Exception:
@@ -307,13 +307,14 @@ def _answer_row(started: _Started) -> dict[str, Any]:
 
 
 def _new_row(started: _Started) -> dict[str, Any]:
-    workflow, customer_name = started.advanced.workflow, started.application.request["customerName"]
+    workflow, customer_name = started.advanced.workflow, started.placed.request["customerName"]
     return workflow_row(workflow) | {
         "kind": workflow.kind,
+        "definition": started.stored.definition,
         "version": started.stored.version,
         "tenant_id": workflow.tenant_id,
         "customer_name": customer_name,
         "name_key": name_key(customer_name),
-        "plan": workflow.plan,
-        "request": started.application.request,
+        "plan": plan_rows(workflow.plan),
+        "request": started.placed.request,
     }

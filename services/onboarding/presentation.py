@@ -6,8 +6,8 @@ from typing import Any, Literal, Self
 
 import asyncpg
 
-from services.onboarding.engine import Stored
-from services.onboarding.saga import Failure, PlannedStep, Step
+from services.onboarding.storage import Stored
+from services.onboarding.workflow import Failure, PlannedStep, Step
 from shared.http import Resource
 
 
@@ -48,7 +48,7 @@ class WorkflowView(Resource):
 
 
 class AccountView(WorkflowView):
-    """The workflow that creates an account, with the account's id."""
+    """The workflow that creates or updates an account, with the account's id."""
 
     account_id: str
 

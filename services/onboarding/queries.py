@@ -60,21 +60,25 @@ async def keep_answers(connection: Connection, answers: Sequence[Mapping[str, An
     return len(rows)
 
 
-async def claim_names(connection: Connection, claims: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Take customers' names for new tenants; return the tenants that got theirs. Of two claims the first one wins."""
+async def claim_names(connection: Connection, claims: Sequence[Mapping[str, Any]]) -> set[UUID]:
+    """Take customers' names for tenants; return the workflows that got theirs. Of two claims the first one wins.
+
+    A claim has ``name_key``, ``tenant_id``, ``workflow_id`` and ``expires``: whether there is an expiration to review.
+    """
     rows = await connection.fetch(
         """
-        INSERT INTO customer (name_key, tenant_id, workflow_id)
-        SELECT DISTINCT ON (name_key) name_key, tenant_id, workflow_id
-        FROM ROWS FROM (jsonb_to_recordset($1) AS (name_key text, tenant_id text, workflow_id uuid))
-            WITH ORDINALITY AS new (name_key, tenant_id, workflow_id, place)
+        INSERT INTO customer (name_key, tenant_id, workflow_id, review_at)
+        SELECT DISTINCT ON (name_key) name_key, tenant_id, workflow_id,
+               CASE WHEN expires THEN '-infinity'::timestamptz ELSE 'infinity' END
+        FROM ROWS FROM (jsonb_to_recordset($1) AS (name_key text, tenant_id text, workflow_id uuid, expires boolean))
+            WITH ORDINALITY AS new (name_key, tenant_id, workflow_id, expires, place)
         ORDER BY name_key, place
         ON CONFLICT DO NOTHING
-        RETURNING tenant_id
+        RETURNING workflow_id
         """,
         claims,
     )
-    return {row["tenant_id"] for row in rows}
+    return {row["workflow_id"] for row in rows}
 
 
 async def name_holders(connection: Connection, name_keys: Sequence[str]) -> dict[str, asyncpg.Record]:
@@ -86,22 +90,158 @@ async def name_holders(connection: Connection, name_keys: Sequence[str]) -> dict
 
 
 async def free_names(connection: Connection, workflow_ids: Sequence[UUID]) -> None:
-    """Give back the names that undone workflows had taken."""
+    """Give back the names that workflows had taken which came to nothing."""
     await connection.execute("DELETE FROM customer WHERE workflow_id = ANY($1::uuid[])", workflow_ids)
 
 
-async def insert_workflows(connection: Connection, workflows: Sequence[Mapping[str, Any]]) -> None:
-    """Store new workflows."""
+async def accounts(connection: Connection, *, tenant_ids: Sequence[str], name_keys: Sequence[str]) -> Rows:
+    """Return the customers that are one of these tenants or have one of these names."""
+    return await connection.fetch(
+        "SELECT * FROM account WHERE tenant_id = ANY($1::text[]) OR name_key = ANY($2::text[])", tenant_ids, name_keys
+    )
+
+
+async def change_accounts(connection: Connection, changes: Sequence[Mapping[str, Any]]) -> None:
+    """Store what completed workflows mean to their customers; what a change does not name stays as it is.
+
+    A change has ``tenant_id`` and any of ``customer_name``, ``tier``, ``products``, ``expiration`` and
+    ``suspended_for``, where ``none`` ends a suspension. Each of them is reviewed next.
+    """
     await connection.execute(
         """
-        INSERT INTO workflow (
-            id, kind, version, tenant_id, customer_name, name_key, status, plan, request, seq, created_at, updated_at)
-        SELECT id, kind, version, tenant_id, customer_name, name_key, status, plan, request, seq, updated_at, updated_at
+        UPDATE customer SET
+            customer_name = coalesce(new.customer_name, customer.customer_name),
+            tier = coalesce(new.tier, customer.tier),
+            products = coalesce(new.products, customer.products),
+            expiration = coalesce(new.expiration, customer.expiration),
+            suspended_for = nullif(coalesce(new.suspended_for, customer.suspended_for), 'none'),
+            review_at = '-infinity'
         FROM jsonb_to_recordset($1) AS new (
-            id uuid, kind text, version integer, tenant_id text, customer_name text, name_key text, status text,
-            plan json, request jsonb, seq bigint, updated_at timestamptz)
+            tenant_id text, customer_name text, tier text, products jsonb, expiration date, suspended_for text)
+        WHERE customer.tenant_id = new.tenant_id
+        """,
+        changes,
+    )
+
+
+async def rename_accounts(connection: Connection, workflow_ids: Sequence[UUID]) -> None:
+    """Let the names that completed renamings had claimed be the only ones that their customers have."""
+    claimed = await connection.fetch(
+        "DELETE FROM customer WHERE workflow_id = ANY($1::uuid[]) RETURNING tenant_id, name_key", workflow_ids
+    )
+    await connection.execute(
+        """
+        UPDATE customer SET name_key = claimed.name_key
+        FROM unnest($1::text[], $2::text[]) AS claimed (tenant_id, name_key)
+        WHERE customer.tenant_id = claimed.tenant_id
+        """,
+        [row["tenant_id"] for row in claimed],
+        [row["name_key"] for row in claimed],
+    )
+
+
+async def forget_accounts(connection: Connection, tenant_ids: Sequence[str]) -> None:
+    """Forget customers that are gone; their names can be taken again."""
+    await connection.execute("DELETE FROM customer WHERE tenant_id = ANY($1::text[])", tenant_ids)
+
+
+async def erase_requests(connection: Connection, tenant_ids: Sequence[str]) -> None:
+    """Leave of what was ever requested for tenants that are gone what tells no more of people than who did what."""
+    await connection.execute(
+        """
+        UPDATE workflow SET request = (
+            SELECT coalesce(jsonb_object_agg(key, value), '{}') FROM jsonb_each(request)
+            WHERE key IN ('customerName', 'tenantId', 'tier', 'products', 'expiration', 'reason', 'graceDays', 'export')
+        )
+        WHERE tenant_id = ANY($1::text[])
+        """,
+        tenant_ids,
+    )
+
+
+async def lock_accounts_to_review(connection: Connection, *, now: datetime, limit: int) -> Rows:
+    """Lock customers whose contract's end has to be looked at, leaving out those that another replica looks at.
+
+    ``is_busy`` tells whether a workflow is at work on the tenant.
+    """
+    return await connection.fetch(
+        """
+        WITH due AS (
+            SELECT name_key FROM customer WHERE review_at <= $1 ORDER BY review_at LIMIT $2 FOR UPDATE SKIP LOCKED
+        )
+        SELECT account.*, EXISTS (
+            SELECT FROM workflow WHERE workflow.tenant_id = account.tenant_id
+            AND workflow.status IN ('running', 'compensating', 'needs_attention')
+        ) AS is_busy
+        FROM due JOIN account USING (name_key)
+        """,
+        now,
+        limit,
+    )
+
+
+async def schedule_reviews(connection: Connection, reviews: Sequence[Mapping[str, Any]]) -> None:
+    """Store when to look again at locked customers, by ``name_key``: ``review_at``, and ``warned_for`` if it is new."""
+    await connection.execute(
+        """
+        UPDATE customer SET review_at = new.review_at, warned_for = coalesce(new.warned_for, customer.warned_for)
+        FROM jsonb_to_recordset($1) AS new (name_key text, review_at timestamptz, warned_for date)
+        WHERE customer.name_key = new.name_key
+        """,
+        reviews,
+    )
+
+
+async def insert_workflows(connection: Connection, workflows: Sequence[Mapping[str, Any]]) -> set[UUID]:
+    """Store new workflows and return them, leaving out those whose tenant has one at work already.
+
+    Of two for one tenant the earlier one is stored. Tenants come in the order of their ids, so that two processes that
+    store workflows for the same ones never wait for each other.
+    """
+    rows = await connection.fetch(
+        """
+        INSERT INTO workflow (
+            id, kind, definition, version, tenant_id, customer_name, name_key, status, plan, request, seq, deadline_at,
+            created_at, updated_at)
+        SELECT id, kind, definition, version, tenant_id, customer_name, name_key, status, plan, request, seq,
+               deadline_at, updated_at, updated_at
+        FROM jsonb_to_recordset($1) AS new (
+            id uuid, kind text, definition text, version integer, tenant_id text, customer_name text, name_key text,
+            status text, plan json, request jsonb, seq bigint, deadline_at timestamptz, updated_at timestamptz)
+        ORDER BY tenant_id, id
+        ON CONFLICT (tenant_id) WHERE status IN ('running', 'compensating', 'needs_attention') DO NOTHING
+        RETURNING id
         """,
         workflows,
+    )
+    return {row["id"] for row in rows}
+
+
+async def active_workflows(connection: Connection, tenant_ids: Sequence[str]) -> dict[str, UUID]:
+    """Return the workflow that is at work on each tenant, where there is one."""
+    rows = await connection.fetch(
+        """
+        SELECT tenant_id, id FROM workflow
+        WHERE tenant_id = ANY($1::text[]) AND status IN ('running', 'compensating', 'needs_attention')
+        """,
+        tenant_ids,
+    )
+    return {row["tenant_id"]: row["id"] for row in rows}
+
+
+async def active_definitions(connection: Connection) -> Rows:
+    """Return ``name``, ``version`` and ``step`` of whatever workflows that have not ended still run.
+
+    Plans with the same text are read once: there are few texts, but there may be many workflows.
+    """
+    return await connection.fetch(
+        """
+        SELECT DISTINCT name, version, planned.step ->> 'name' AS step
+        FROM (
+            SELECT DISTINCT coalesce(definition, kind) AS name, version, plan::text AS plan
+            FROM workflow WHERE status IN ('running', 'compensating', 'needs_attention')
+        ) AS running CROSS JOIN json_array_elements(plan::json) AS planned (step)
+        """
     )
 
 
@@ -128,11 +268,17 @@ async def lock_workflows(connection: Connection, ids: Sequence[UUID]) -> Rows:
 
 
 async def lock_due_workflows(connection: Connection, *, now: datetime, limit: int) -> Rows:
-    """Lock workflows that have a step whose timer has gone off, leaving out those that another replica works on."""
+    """Lock workflows whose time is up, or a step's, leaving out those that another replica works on."""
     return await connection.fetch(
         """
         SELECT * FROM workflow
-        WHERE id IN (SELECT workflow_id FROM step WHERE due_at <= $1 ORDER BY due_at LIMIT $2)
+        WHERE id IN (
+            SELECT id FROM (
+                (SELECT workflow_id AS id, due_at FROM step WHERE due_at <= $1 ORDER BY due_at LIMIT $2)
+                UNION ALL
+                (SELECT id, deadline_at FROM workflow WHERE deadline_at <= $1 ORDER BY deadline_at LIMIT $2)
+            ) AS due ORDER BY due_at LIMIT $2
+        )
         ORDER BY id
         FOR UPDATE SKIP LOCKED
         """,
@@ -145,9 +291,18 @@ async def postpone_first_due(connection: Connection, *, now: datetime, until: da
     """Let the timers of the workflow that is due first go off later; return which workflow that is."""
     workflow_id: UUID | None = await connection.fetchval(
         """
-        UPDATE step SET due_at = $2
-        WHERE due_at <= $1 AND workflow_id = (SELECT workflow_id FROM step WHERE due_at <= $1 ORDER BY due_at LIMIT 1)
-        RETURNING workflow_id
+        WITH first AS (
+            SELECT id FROM (
+                (SELECT workflow_id AS id, due_at FROM step WHERE due_at <= $1 ORDER BY due_at LIMIT 1)
+                UNION ALL
+                (SELECT id, deadline_at FROM workflow WHERE deadline_at <= $1 ORDER BY deadline_at LIMIT 1)
+            ) AS due ORDER BY due_at LIMIT 1
+        ), steps AS (
+            UPDATE step SET due_at = $2 FROM first WHERE step.workflow_id = first.id AND step.due_at <= $1
+        ), deadline AS (
+            UPDATE workflow SET deadline_at = $2 FROM first WHERE workflow.id = first.id AND deadline_at <= $1
+        )
+        SELECT id FROM first
         """,
         now,
         until,
@@ -166,9 +321,10 @@ async def save_workflows(connection: Connection, workflows: Sequence[Mapping[str
         """
         UPDATE workflow SET
             status = new.status, failure = new.failure, seq = new.seq,
-            updated_at = new.updated_at, finished_at = new.finished_at
+            updated_at = new.updated_at, finished_at = new.finished_at, deadline_at = new.deadline_at
         FROM jsonb_to_recordset($1) AS new (
-            id uuid, status text, failure jsonb, seq bigint, updated_at timestamptz, finished_at timestamptz)
+            id uuid, status text, failure jsonb, seq bigint, updated_at timestamptz, finished_at timestamptz,
+            deadline_at timestamptz)
         WHERE workflow.id = new.id
         """,
         workflows,

@@ -11,6 +11,7 @@ from shared.text import (
     CalendarDate,
     Currency,
     EmailAddress,
+    Flag,
     Identifier,
     Name,
     Paragraph,
@@ -46,6 +47,11 @@ class OnboardingRequest(RequestBody):
     tags: Tags = Field(default_factory=dict)
     attributes: Tags = Field(default_factory=dict)
 
+    def insists(self) -> dict[str, Any]:
+        """Return the tier and the products that are named, so that a tenant which is there already must agree."""
+        named = self.model_dump(mode="json", include={"tier", "products"}, exclude_none=True)
+        return {name: value for name, value in named.items() if value}
+
 
 class AccountRequest(RequestBody):
     """An account in the shape of the managed service providers' upsert; without ``accountId`` it is a new one."""
@@ -61,6 +67,54 @@ class AccountRequest(RequestBody):
         return OnboardingRequest.model_validate(self.model_dump(mode="json", by_alias=True, exclude={"account_id"}))
 
 
+class TierChangeRequest(RequestBody):
+    """A tenant that is to have another tier."""
+
+    tenant_id: Identifier
+    tier: Slug
+
+
+class ProductChangeRequest(RequestBody):
+    """A tenant that is to have exactly these products."""
+
+    tenant_id: Identifier
+    products: _Products
+
+
+class StateChangeRequest(RequestBody):
+    """A tenant that is to be suspended, or reactivated."""
+
+    tenant_id: Identifier
+    reason: Paragraph | None = None
+
+
+class OffboardingRequest(RequestBody):
+    """A tenant that is to go, named by its id or by its customer's name.
+
+    Attributes:
+        grace_days: days in which it can still be taken back; None for the installation's own.
+        export: whether the tenant's data is exported before it is deleted.
+    """
+
+    tenant_id: Identifier | None = None
+    customer_name: Name | None = None
+    reason: Paragraph | None = None
+    grace_days: Annotated[int, Field(strict=True, ge=0, le=3650)] | None = None
+    export: Flag = True
+
+
+class ActionRequest(RequestBody):
+    """What an operator says when stepping in."""
+
+    reason: Paragraph
+
+
+class SkipRequest(ActionRequest):
+    """What an operator says who vouches for a step."""
+
+    step: Slug
+
+
 def checked(request: OnboardingRequest, catalog: Mapping[str, Any], *, today: date) -> dict[str, Any]:
     """Return the request as JSON, with the default tier filled in.
 
@@ -71,10 +125,57 @@ def checked(request: OnboardingRequest, catalog: Mapping[str, Any], *, today: da
         Problem: 422, naming every field that does not fit the catalog or the calendar.
     """
     tier = request.tier or catalog["default_tier"]
-    errors = [*_tier_errors(tier, catalog), *_product_errors(request.products, catalog), *_date_errors(request, today)]
+    _refuse(
+        [
+            *_tier_errors(tier, catalog),
+            *_product_errors(request.products, catalog),
+            *_date_errors(request.expiration, today),
+        ]
+    )
+    return request.model_dump(mode="json", by_alias=True, exclude_none=True) | {"tier": tier}
+
+
+def checked_tier(tier: str, catalog: Mapping[str, Any]) -> None:
+    """Return if the catalog has the tier.
+
+    Raises:
+        Problem: 422, it has not.
+    """
+    _refuse(_tier_errors(tier, catalog))
+
+
+def checked_products(orders: Sequence[ProductOrder], catalog: Mapping[str, Any]) -> None:
+    """Return if the catalog has all these products, each ordered once.
+
+    Raises:
+        Problem: 422, naming every field that does not fit.
+    """
+    _refuse(_product_errors(orders, catalog))
+
+
+def checked_account(account: AccountRequest, catalog: Mapping[str, Any], *, today: date) -> None:
+    """Return if the account's products fit the catalog and its expiration the calendar.
+
+    Raises:
+        Problem: 422, naming every field that does not fit.
+    """
+    _refuse([*_product_errors(account.products, catalog), *_date_errors(account.expiration, today)])
+
+
+def checked_offboarding(request: OffboardingRequest) -> None:
+    """Return if the request names a tenant.
+
+    Raises:
+        Problem: 422, it names none.
+    """
+    if request.tenant_id is None and request.customer_name is None:
+        detail = "Either tenantId or customerName is required."
+        _refuse([FieldError("/tenantId", detail), FieldError("/customerName", detail)])
+
+
+def _refuse(errors: Sequence[FieldError]) -> None:
     if errors:
         raise Problem(422, code="invalid_request", detail=errors[0].detail, errors=errors)
-    return request.model_dump(mode="json", by_alias=True, exclude_none=True) | {"tier": tier}
 
 
 def _tier_errors(tier: str, catalog: Mapping[str, Any]) -> Sequence[FieldError]:
@@ -98,7 +199,7 @@ def _product_errors(orders: Sequence[ProductOrder], catalog: Mapping[str, Any]) 
     return errors
 
 
-def _date_errors(request: OnboardingRequest, today: date) -> Sequence[FieldError]:
-    if request.expiration is None or request.expiration > today:
+def _date_errors(expiration: date | None, today: date) -> Sequence[FieldError]:
+    if expiration is None or expiration > today:
         return []
-    return [FieldError("/expiration", f"{request.expiration} is not in the future.")]
+    return [FieldError("/expiration", f"{expiration} is not in the future.")]

@@ -10,8 +10,13 @@ class OnboardingSettings(ServiceSettings):
 
     Attributes:
         backlog: how many requests may wait to be accepted; beyond it, clients are told to come back.
+        grace_days: how long an off-boarding can be taken back, unless its request says otherwise; also the time between
+            the end of a contract and the off-boarding.
+        warning_days: how long before its contract's end everybody is told that a tenant will be suspended.
     """
 
     model_config = settings_of("onboarding")
 
     backlog: int = Field(default=2000, ge=1)
+    grace_days: int = Field(default=30, ge=0, le=3650)
+    warning_days: int = Field(default=14, ge=0, le=3650)

@@ -8,8 +8,8 @@ import orjson
 
 from services.onboarding import queries
 from services.onboarding.presentation import HistoryEntry
-from services.onboarding.saga import Status
 from services.onboarding.watch import Watch
+from services.onboarding.workflow import Status
 from shared.postgres import Pool
 
 HEARTBEAT_SECONDS = 15.0

@@ -48,14 +48,16 @@ IdempotencyKey = Annotated[str | None, Depends(idempotency_key)]
 """A route's parameter for the client's idempotency key."""
 
 
-def fingerprint(body: BaseModel | bytes) -> bytes:
+def fingerprint(body: BaseModel | bytes, *, scope: str = "") -> bytes:
     """Hash what a request means: SHA-256 of the canonical JSON, without the order of keys, spaces or defaults.
 
     Args:
         body: a validated model, or the bytes of a body; bytes that are no JSON count as they are.
+        scope: what distinguishes a model that means different things in different places.
     """
     if isinstance(body, BaseModel):
-        return _hash(body.model_dump(mode="json", by_alias=True))
+        document = body.model_dump(mode="json", by_alias=True)
+        return _hash([scope, document] if scope else document)
     try:
         return _hash(json.loads(body))
     except ValueError:

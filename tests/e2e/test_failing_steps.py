@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from aio_pika.abc import AbstractIncomingMessage
 
-from services.onboarding.onboard import ONBOARD
+from services.onboarding.lifecycles.onboard import ONBOARD
 from shared.contracts import Ask, Fact, Refusal, identity, tenant
 from shared.ids import TimeOrderedIds
 from shared.messaging.event import Outgoing
@@ -19,12 +19,13 @@ from shared.messaging.subscriptions import Kind, Subscription
 from shared.postgres import Connection
 from shared.testing import eventually
 from shared.text import name_key
-from tests.system import Subscriber, System, Workflow, withheld
+from tests.system import Subscriber, System, Workflow, let_time_run_out, withheld
 
 pytestmark = [pytest.mark.broker, pytest.mark.asyncio(loop_scope="session")]
 
 STEPS = tuple(ONBOARD.steps)
 AFTER = {name: step.after for name, step in ONBOARD.steps.items()}
+OWNERS = {step.name: step.service for step in ONBOARD.plan}
 
 Provocation = Callable[[System, str], AbstractAsyncContextManager[None]]
 
@@ -139,10 +140,12 @@ async def test_a_step_that_never_answers_has_everything_undone_its_own_effect_to
     system: System, subscriber: Subscriber, step: str
 ) -> None:
     customer_name = f"Silent at {step}"
-    async with withheld(system, ONBOARD.steps[step].does) as answers:
+    ask = ONBOARD.steps[step].does
+    assert ask is not None
+    async with withheld(system, ask) as answers:
         workflow = await system.onboard(customer_name)
         for attempt in range(1, ONBOARD.steps[step].attempts + 1):
-            await let_time_run_out(system, workflow, step, attempt)
+            await let_time_run_out(system, workflow, step, attempt, seconds=ONBOARD.steps[step].timeout)
         undone = await system.finished(workflow)
 
     assert len(answers) == ONBOARD.steps[step].attempts
@@ -177,22 +180,10 @@ async def test_an_undo_that_is_not_answered_is_asked_again(system: System, subsc
 # How a participant keeps silent
 
 
-async def let_time_run_out(system: System, workflow: Workflow, step: str, attempt: int) -> None:
-    """Wait until nothing but an attempt of one step is under way, then let its time be up."""
-
-    async def is_waiting_for_it_alone() -> bool:
-        found = (await system.client.get(workflow["links"]["self"])).json()
-        running = [(each["name"], each["attempts"]) for each in found["steps"] if each["status"] == "running"]
-        return running == [(step, attempt)]
-
-    await eventually(is_waiting_for_it_alone, describe=f"attempt {attempt} of {step} alone")
-    system.clock.put_forward(ONBOARD.steps[step].timeout)
-
-
 async def assert_late_answers_change_nothing(
     system: System, undone: Workflow, step: str, answers: Sequence[Outgoing]
 ) -> None:
-    kernel = system.services[ONBOARD.steps[step].does.owner].kernel
+    kernel = system.services[OWNERS[step]].kernel
     await kernel.relay.send(answers)
 
     async def all_are_recorded() -> bool:

@@ -1,10 +1,11 @@
 """What the tests of this service order, and what the other services answer when all goes well."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from shared.contracts import billing, identity, metrics, provisioning, tenant
-from shared.contracts.base import Fact
+from services.onboarding.lifecycles import DEFINITIONS
+from shared.contracts import CATALOGUE, billing, identity, metrics, provisioning, tenant
+from shared.contracts.base import Ask, Fact, Refusal
 
 TENANT_ID = "tenant-1"
 
@@ -43,41 +44,90 @@ CATALOG = tenant.CatalogPublished(
 
 
 def answers(tenant_id: str = TENANT_ID) -> dict[str, Fact]:
-    """Return the fact that answers each step of an onboarding."""
-    return {
-        "register-tenant": tenant.TenantRegistered(
-            tenant_id=tenant_id, plan="standard", quotas={"seats": 25}, isolation="pool"
-        ),
-        "create-administrators": identity.AdministratorsCreated(tenant_id=tenant_id, user_ids=("u1",)),
-        "open-account": billing.AccountOpened(tenant_id=tenant_id, account_id="a1"),
-        "track-tenant": metrics.TenantTracked(tenant_id=tenant_id),
-        "provision-environment": provisioning.EnvironmentProvisioned(
-            tenant_id=tenant_id, environment_id="e1", isolation="pool", region="local"
-        ),
-        "activate-tenant": tenant.TenantActivated(tenant_id=tenant_id),
-    }
+    """Return the fact that answers each step, of whatever lifecycle."""
+    facts: list[tuple[str, type[Fact], dict[str, Any]]] = [
+        *_ONBOARDING,
+        *_CHANGES,
+        *_SUSPENSION,
+        *_OFFBOARDING,
+    ]
+    return {step: fact(tenant_id=tenant_id, **told) for step, fact, told in facts}
+
+
+_ONBOARDING: tuple[tuple[str, type[Fact], dict[str, Any]], ...] = (
+    ("register-tenant", tenant.TenantRegistered, {"plan": "standard", "quotas": {"seats": 25}, "isolation": "pool"}),
+    ("create-administrators", identity.AdministratorsCreated, {"user_ids": ("u1",)}),
+    ("open-account", billing.AccountOpened, {"account_id": "a1"}),
+    ("track-tenant", metrics.TenantTracked, {}),
+    (
+        "provision-environment",
+        provisioning.EnvironmentProvisioned,
+        {"environment_id": "e1", "isolation": "pool", "region": "local"},
+    ),
+    ("activate-tenant", tenant.TenantActivated, {}),
+    ("add-administrators", identity.AdministratorsAdded, {"user_ids": ("u2",)}),
+)
+
+_CHANGES: tuple[tuple[str, type[Fact], dict[str, Any]], ...] = (
+    (
+        "change-tier",
+        tenant.TierChanged,
+        {"tier": "premium", "plan": "gold", "quotas": {"seats": 99}, "isolation": "silo", "connections": 20},
+    ),
+    ("change-plan", billing.PlanChanged, {}),
+    ("change-quotas", metrics.QuotasChanged, {}),
+    ("move-environment", provisioning.EnvironmentMoved, {"isolation": "silo"}),
+    ("change-products", tenant.ProductsChanged, {}),
+    ("deploy-products", provisioning.ProductsDeployed, {}),
+    ("update-tenant", tenant.TenantUpdated, {}),
+    ("set-administrators", identity.AdministratorsSet, {"user_ids": ("u1", "u3")}),
+    ("update-account", billing.AccountUpdated, {}),
+)
+
+_SUSPENSION: tuple[tuple[str, type[Fact], dict[str, Any]], ...] = (
+    ("suspend-tenant", tenant.TenantSuspended, {}),
+    ("block-sign-in", identity.SignInBlocked, {}),
+    ("throttle-environment", provisioning.EnvironmentThrottled, {}),
+    ("pause-billing", billing.BillingPaused, {}),
+    ("reactivate-tenant", tenant.TenantReactivated, {}),
+    ("allow-sign-in", identity.SignInAllowed, {}),
+    ("release-environment", provisioning.EnvironmentReleased, {}),
+    ("resume-billing", billing.BillingResumed, {}),
+)
+
+_OFFBOARDING: tuple[tuple[str, type[Fact], dict[str, Any]], ...] = (
+    ("begin-offboarding", tenant.OffboardingBegun, {}),
+    ("export-data", provisioning.DataExported, {"export_id": "x1", "rows": {"notes": 3}, "sha256": "ab" * 32}),
+    ("close-account", billing.AccountClosed, {"invoice_id": "i1", "currency": "EUR", "total": "12.50"}),
+    ("remove-environment", provisioning.EnvironmentRemoved, {"deleted": {"environments": 1, "notes": 3}}),
+    ("purge-users", identity.UsersPurged, {"deleted": {"memberships": 2, "users": 1}}),
+    ("purge-account", billing.AccountPurged, {"invoice_id": "i1", "deleted": {"accounts": 1}}),
+    ("purge-metrics", metrics.MetricsPurged, {"deleted": {"quotas": 1}}),
+    ("archive-tenant", tenant.TenantArchived, {"certificate_sha256": "cd" * 32}),
+)
 
 
 def refusals(tenant_id: str = TENANT_ID, *, code: str = "no", retryable: bool = False) -> dict[str, Fact]:
-    """Return the fact that refuses each step."""
-    reason: dict[str, Any] = {"tenant_id": tenant_id, "code": code, "detail": "No.", "retryable": retryable}
+    """Return the fact that refuses each step that can be refused."""
     return {
-        "register-tenant": tenant.TenantRegistrationRefused(**reason),
-        "create-administrators": identity.AdministratorsRefused(**reason),
-        "open-account": billing.AccountRefused(**reason),
-        "track-tenant": metrics.TenantTrackingRefused(**reason),
-        "provision-environment": provisioning.EnvironmentRefused(**reason),
-        "activate-tenant": tenant.TenantActivationRefused(**reason),
+        step: fact(tenant_id=tenant_id, code=code, detail="No.", retryable=retryable)
+        for step, does, _ in _asked()
+        for fact in _answering(does)
+        if issubclass(fact, Refusal)
     }
 
 
 def undone(tenant_id: str = TENANT_ID) -> dict[str, Fact]:
-    """Return the fact that answers the undo of each step."""
-    return {
-        "register-tenant": tenant.TenantDeregistered(tenant_id=tenant_id),
-        "create-administrators": identity.AdministratorsRemoved(tenant_id=tenant_id),
-        "open-account": billing.AccountVoided(tenant_id=tenant_id),
-        "track-tenant": metrics.TenantUntracked(tenant_id=tenant_id),
-        "provision-environment": provisioning.EnvironmentDeprovisioned(tenant_id=tenant_id),
-        "activate-tenant": tenant.TenantDeactivated(tenant_id=tenant_id),
-    }
+    """Return the fact that answers the undo of each step that can be taken back."""
+    return {step: fact(tenant_id=tenant_id) for step, _, undo in _asked() if undo for fact in _answering(undo)}
+
+
+def _asked() -> Iterator[tuple[str, type[Ask], type[Ask] | None]]:
+    for definition in DEFINITIONS.values():
+        for step in definition.steps.values():
+            if step.does is not None:
+                yield step.name, step.does, step.undo
+
+
+def _answering(ask: type[Ask]) -> list[type[Fact]]:
+    return [fact for fact in CATALOGUE.values() if issubclass(fact, Fact) and fact.answers is ask]

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +14,18 @@ from starlette.types import ASGIApp
 
 from services.onboarding import handlers, queries
 from services.onboarding.app import build
-from services.onboarding.engine import Engine, Stored, load
+from services.onboarding.definition import Definition
+from services.onboarding.engine import Engine
 from services.onboarding.intake import Accepted, Application, Intake
+from services.onboarding.lifecycles import DEFINITIONS
+from services.onboarding.lifecycles.onboard import ONBOARD
+from services.onboarding.orders import Order
+from services.onboarding.saga import TimerDue
 from services.onboarding.settings import OnboardingSettings
+from services.onboarding.storage import Stored, load
 from services.onboarding.tests.catalogue import CATALOG, REQUEST, answers, refusals, undone
 from services.onboarding.watch import Watch
-from shared.clock import Clock, SystemClock
+from shared.clock import Clock, ManualClock, SystemClock
 from shared.contracts.base import Fact
 from shared.contracts.tenant import CatalogPublished
 from shared.ids import TimeOrderedIds
@@ -57,21 +63,53 @@ class Desk:
     ) -> Accepted:
         """Ask for an onboarding, as the API does after its checks."""
         request = {**REQUEST, "customerName": name, **details}
-        return await self.intake.submit(Application(request, principal, key, fingerprint(request)))
+        return await self.order(Order(ONBOARD, request), key=key, principal=principal)
+
+    async def order(self, order: Order, *, key: str | None = None, principal: str = "root") -> Accepted:
+        """Ask for anything, as the API does after its checks."""
+        return await self.intake.submit(Application(order, principal, key, fingerprint(order.request)))
 
     async def start(self, name: str = "Acme", **details: Any) -> UUID:
         """Have an onboarding accepted; return its workflow."""
         return UUID((await self.submit(name, **details)).workflow["id"])
 
+    async def tenant(self, name: str = "Acme", **details: Any) -> str:
+        """Have a customer onboarded; return the tenant that it has become."""
+        accepted = await self.submit(name, **details)
+        await self.go_on(UUID(accepted.workflow["id"]))
+        tenant_id: str = accepted.workflow["tenantId"]
+        return tenant_id
+
+    async def begin(self, definition: Definition, tenant_id: str, **request: Any) -> UUID:
+        """Have something done with a tenant; return the workflow that does it."""
+        accepted = await self.order(Order(definition, {"tenantId": tenant_id, **request}))
+        return UUID(accepted.workflow["id"])
+
+    async def finish(
+        self, definition: Definition, tenant_id: str, *, refuse: str | None = None, **request: Any
+    ) -> None:
+        """Have something done with a tenant, to its end."""
+        await self.go_on(await self.begin(definition, tenant_id, **request), refuse=refuse)
+
+    async def go_on(self, workflow_id: UUID, *, until: Sequence[str] = (), refuse: str | None = None) -> None:
+        """Play the other services, at this replica's time."""
+        await go_on(self.pool, workflow_id, until=until, refuse=refuse, engine=self.engine)
+
 
 @asynccontextmanager
 async def open_desk(
-    url: str, broker: MemoryBroker, *, clock: Clock | None = None, backlog: int = 2000, is_open: bool = True
+    url: str,
+    broker: MemoryBroker,
+    *,
+    clock: Clock | None = None,
+    backlog: int = 2000,
+    is_open: bool = True,
+    definitions: Mapping[tuple[str, int], Definition] = DEFINITIONS,
 ) -> AsyncIterator[Desk]:
     """Open a replica's intake on a database of its own connections; ``is_open`` says whether anything is accepted."""
     pool = await open_pool(url, size=4)
     world = ports(broker, clock)
-    engine, watch = Engine(clock=world.clock, ids=world.ids), Watch(pool)
+    engine, watch = Engine(clock=world.clock, ids=world.ids, definitions=definitions), Watch(pool)
     kernel = Kernel(
         service="onboarding",
         settings=settings(url),
@@ -110,9 +148,9 @@ def told(workflow_id: UUID, step: str, fact: Fact, *, ask_id: UUID | None = None
     )
 
 
-async def hear(pool: Pool, *events: Event, clock: Clock | None = None) -> list[Event]:
+async def hear(pool: Pool, *events: Event, clock: Clock | None = None, engine: Engine | None = None) -> list[Event]:
     """Let a batch of answers move workflows, as the consumer does; return what was said, routing keys checked."""
-    engine = Engine(clock=clock or SystemClock(), ids=IDS)
+    engine = engine or Engine(clock=clock or SystemClock(), ids=IDS)
     async with transaction(pool) as connection:
         outgoing = await handlers.continue_workflows(connection, events, engine=engine)
         await outbox.insert(connection, outgoing, now=engine._clock.now())
@@ -137,20 +175,51 @@ async def waiting(pool: Pool, workflow_id: UUID, status: str) -> dict[str, UUID]
     return {row["name"]: row["ask_id"] for row in rows}
 
 
-async def go_on(pool: Pool, workflow_id: UUID, *, until: Sequence[str] = (), refuse: str | None = None) -> None:
-    """Play the other services: answer everything that is asked, except the steps in ``until``, and refuse one step."""
+async def go_on(
+    pool: Pool,
+    workflow_id: UUID,
+    *,
+    until: Sequence[str] = (),
+    refuse: str | None = None,
+    engine: Engine | None = None,
+) -> None:
+    """Play the other services: answer everything that is asked, except the steps in ``until``, and refuse one step.
+
+    The time that a workflow waits passes for it alone.
+    """
     tenant_id = (await stored(pool, workflow_id)).workflow.tenant_id
     good, bad, back = answers(tenant_id), refusals(tenant_id, code="no_room"), undone(tenant_id)
     while True:
         asked = {k: v for k, v in (await waiting(pool, workflow_id, "running")).items() if k not in until}
         undos = await waiting(pool, workflow_id, "undoing")
+        pauses = [step for step in asked if step not in good]
         events = [
             told(workflow_id, step, (bad if step == refuse else good)[step], ask_id=ask_id)
             for step, ask_id in asked.items()
+            if step not in pauses
         ] + [told(workflow_id, step, back[step], ask_id=ask_id) for step, ask_id in undos.items()]
-        if not events:
+        if not events and not pauses:
             return
-        await hear(pool, *events)
+        await hear(pool, *events, engine=engine)
+        for step in pauses:
+            await pass_time(pool, workflow_id, step)
+
+
+async def pass_time(pool: Pool, workflow_id: UUID, step: str) -> None:
+    """Let the timer of a workflow's step go off, at its time, and no other."""
+    due_at = (await stored(pool, workflow_id)).workflow.steps[step].due_at
+    assert due_at is not None
+    engine = Engine(clock=ManualClock(due_at), ids=IDS)
+    async with transaction(pool) as connection:
+        locked = await load(connection, await queries.lock_workflows(connection, [workflow_id]))
+        outgoing = await engine._run(connection, locked, [(workflow_id, TimerDue(step))])
+        await outbox.insert(connection, outgoing, now=due_at)
+
+
+async def account(pool: Pool, tenant_id: str) -> dict[str, Any]:
+    """Return what is known of a customer; nothing if it is none."""
+    row = await pool.fetchrow("SELECT * FROM account WHERE tenant_id = $1", tenant_id)
+    return dict(row) if row else {}
 
 
 async def kinds(pool: Pool, workflow_id: UUID) -> list[str]:

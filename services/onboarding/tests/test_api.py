@@ -1,10 +1,13 @@
 """The contract's onboarding table, line by line."""
 
 import asyncio
-from typing import Any
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 import httpx2
+import pytest
 
 from services.onboarding.api import PATHS
 from services.onboarding.tests.catalogue import CATALOG, FULL, MINIMAL
@@ -25,6 +28,24 @@ async def onboard(client: httpx2.AsyncClient, name: str = "Acme", **details: Any
     assert answer.status_code == 202, answer.text
     workflow: dict[str, Any] = answer.json()
     return workflow
+
+
+async def become_tenant(client: httpx2.AsyncClient, pool: Pool, name: str = "Acme", **details: Any) -> str:
+    """Have a customer onboarded; return the tenant that it has become."""
+    workflow = await onboard(client, name, **details)
+    await go_on(pool, UUID(workflow["id"]))
+    tenant_id: str = workflow["tenantId"]
+    return tenant_id
+
+
+async def refused(attempt: Any, status: int, code: str, pointer: str) -> str:
+    """Expect a problem that names the field; return its sentence."""
+    answer = await attempt
+    problem = answer.json()
+    assert (answer.status_code, problem["code"]) == (status, code), problem
+    assert [error["pointer"] for error in problem["errors"]] == [pointer]
+    detail: str = problem["detail"]
+    return detail
 
 
 async def names(client: httpx2.AsyncClient, **query: str) -> list[str]:
@@ -103,7 +124,7 @@ async def test_a_name_that_is_taken_is_refused(client: httpx2.AsyncClient) -> No
     answer = await client.post("/v1/onboardings", json={**MINIMAL, "customerName": " STRASSE "})
 
     problem = answer.json()
-    assert (answer.status_code, problem["code"]) == (409, "customer_exists")
+    assert (answer.status_code, problem["code"]) == (409, "workflow_active")
     assert [error["pointer"] for error in problem["errors"]] == ["/customerName"]
     assert first["tenantId"] in problem["detail"]
 
@@ -207,9 +228,227 @@ async def test_an_account_with_an_id_is_no_new_one(client: httpx2.AsyncClient, p
     ]
 
     assert [answer.status_code for answer in answers] == [409, 404]
-    assert [answer.json()["code"] for answer in answers] == ["account_exists", "unknown_account"]
+    assert [answer.json()["code"] for answer in answers] == ["workflow_active", "unknown_tenant"]
     assert {answer.json()["errors"][0]["pointer"] for answer in answers} == {"/accountId"}
     assert await pool.fetchval("SELECT count(*) FROM workflow") == 1
+
+
+async def test_an_account_with_its_id_is_updated(client: httpx2.AsyncClient, pool: Pool) -> None:
+    tenant_id = await become_tenant(client, pool)
+    update = {**ACCOUNT, "customerName": "Bolt", "accountId": tenant_id}
+
+    answer = await client.put("/v1/accounts", json=update, headers={"Idempotency-Key": "k1"})
+    again = await client.put("/v1/accounts", json=update, headers={"Idempotency-Key": "k1"})
+
+    account = answer.json()
+    assert (answer.status_code, answer.headers["Location"]) == (202, f"/v1/workflows/{account['id']}")
+    assert (account["kind"], account["accountId"], account["tenantId"]) == ("update-account", tenant_id, tenant_id)
+    assert [step["name"] for step in account["steps"]] == [
+        "update-tenant",
+        "set-administrators",
+        "update-account",
+        "deploy-products",
+    ]
+    assert (again.json(), again.headers["Idempotency-Replayed"]) == (account, "true")
+    request = await pool.fetchval("SELECT request FROM workflow WHERE kind = 'update-account'")
+    assert request == {name: value for name, value in update.items() if name != "accountId"} | {"tenantId": tenant_id}
+
+
+async def test_an_account_without_an_id_whose_customer_is_there_is_joined(
+    client: httpx2.AsyncClient, pool: Pool
+) -> None:
+    tenant_id = await become_tenant(client, pool, products=ACCOUNT["products"])
+    other_products = {**ACCOUNT, "products": [{"name": "chess", "version": "1.0"}]}
+
+    await refused(client.put("/v1/accounts", json=other_products), 409, "tenant_differs", "/products")
+    account = (await client.put("/v1/accounts", json=ACCOUNT)).json()
+
+    assert (account["kind"], account["accountId"]) == ("onboard", tenant_id)
+    assert [step["name"] for step in account["steps"]] == ["add-administrators"]
+
+
+# A second onboarding of the same customer
+
+
+async def test_a_second_onboarding_joins_unless_it_names_another_tier_itself(
+    client: httpx2.AsyncClient, pool: Pool
+) -> None:
+    tenant_id = await become_tenant(client, pool, tier="premium")
+    again = {**MINIMAL, "customerName": " ACME", "adminEmails": ["bea@example.com"]}
+
+    detail = await refused(
+        client.post("/v1/onboardings", json={**again, "tier": "standard"}), 409, "tenant_differs", "/tier"
+    )
+    answer = await client.post("/v1/onboardings", json=again)
+
+    assert tenant_id in detail
+    workflow = answer.json()
+    assert (answer.status_code, workflow["tenantId"], workflow["customerName"]) == (202, tenant_id, "Acme")
+    assert (workflow["kind"], [step["name"] for step in workflow["steps"]]) == ("onboard", ["add-administrators"])
+
+
+# Every other lifecycle
+
+
+OFFBOARDING_STEPS = [
+    *("begin-offboarding", "grace-period", "block-sign-in", "throttle-environment", "export-data", "close-account"),
+    *("remove-environment", "purge-users", "purge-account", "purge-metrics", "archive-tenant"),
+]
+CHESS = {"name": "chess", "version": "1.0"}
+
+
+class Lifecycle(NamedTuple):
+    """What is ordered where, and the workflow that this becomes."""
+
+    path: str
+    details: Mapping[str, Any]
+    kind: str
+    steps: list[str]
+
+
+LIFECYCLES = [
+    Lifecycle(
+        "/v1/tier-changes",
+        {"tier": "premium"},
+        "change-tier",
+        ["change-tier", "change-plan", "change-quotas", "move-environment"],
+    ),
+    Lifecycle("/v1/product-changes", {"products": [CHESS]}, "change-products", ["change-products", "deploy-products"]),
+    Lifecycle("/v1/product-changes", {"products": []}, "change-products", ["change-products", "deploy-products"]),
+    Lifecycle(
+        "/v1/suspensions",
+        {"reason": "They do not pay."},
+        "suspend",
+        ["suspend-tenant", "block-sign-in", "throttle-environment", "pause-billing"],
+    ),
+    Lifecycle("/v1/offboardings", {"reason": "Bye.", "graceDays": 7, "export": True}, "offboard", OFFBOARDING_STEPS),
+    Lifecycle(
+        "/v1/offboardings",
+        {"graceDays": 0, "export": False},
+        "offboard",
+        [name for name in OFFBOARDING_STEPS if name != "export-data"],
+    ),
+]
+
+
+@pytest.mark.parametrize("expected", LIFECYCLES, ids=lambda expected: expected.path)
+async def test_every_lifecycle_is_accepted_with_its_workflow(
+    client: httpx2.AsyncClient, pool: Pool, expected: Lifecycle
+) -> None:
+    tenant_id = await become_tenant(client, pool)
+
+    answer = await client.post(expected.path, json={"tenantId": tenant_id, **expected.details})
+
+    workflow = answer.json()
+    assert (answer.status_code, answer.headers["Location"]) == (202, f"/v1/workflows/{workflow['id']}"), workflow
+    assert (workflow["kind"], workflow["tenantId"], workflow["customerName"]) == (expected.kind, tenant_id, "Acme")
+    assert [step["name"] for step in workflow["steps"]] == expected.steps
+    assert [step["status"] for step in workflow["steps"]] == ["running"] + ["pending"] * (len(expected.steps) - 1)
+    assert (await client.get(f"/v1/workflows/{workflow['id']}")).json() == workflow
+    kept = await pool.fetchval("SELECT request FROM workflow WHERE id = $1", UUID(workflow["id"]))
+    assert expected.details.items() <= kept.items()
+    await go_on(pool, UUID(workflow["id"]))
+    assert (await client.get(f"/v1/workflows/{workflow['id']}")).json()["status"] == "completed"
+
+
+async def test_a_suspended_tenant_is_reactivated(client: httpx2.AsyncClient, pool: Pool) -> None:
+    tenant_id = await become_tenant(client, pool)
+    body = {"tenantId": tenant_id}
+    await refused(client.post("/v1/reactivations", json=body), 409, "wrong_state", "/tenantId")
+    await go_on(pool, UUID((await client.post("/v1/suspensions", json=body)).json()["id"]))
+    await refused(client.post("/v1/suspensions", json=body), 409, "wrong_state", "/tenantId")
+
+    answer = await client.post("/v1/reactivations", json=body)
+
+    workflow = answer.json()
+    assert (answer.status_code, workflow["kind"]) == (202, "reactivate")
+    assert answer.headers["Location"] == f"/v1/workflows/{workflow['id']}"
+    assert [step["name"] for step in workflow["steps"]] == [
+        "reactivate-tenant",
+        "allow-sign-in",
+        "release-environment",
+        "resume-billing",
+    ]
+
+
+async def test_an_off_boarding_that_does_not_say_has_the_grace_of_the_installation_and_an_export(
+    database_url: str, broker: MemoryBroker, pool: Pool
+) -> None:
+    await publish_catalog(pool)
+    async with open_replica(database_url, broker, grace_days=5) as replica:
+        await become_tenant(replica.client, pool, "Café")
+        answer = await replica.client.post("/v1/offboardings", json={"customerName": " CAFÉ "})
+
+    assert answer.status_code == 202
+    row = await pool.fetchrow("SELECT * FROM workflow WHERE kind = 'offboard'")
+    assert row is not None
+    assert {name: row["request"][name] for name in ("graceDays", "export")} == {"graceDays": 5, "export": True}
+    assert "export-data" in [step["name"] for step in answer.json()["steps"]]
+    assert timedelta(0) <= timedelta(days=5, hours=1) - (row["deadline_at"] - row["created_at"]) < timedelta(seconds=5)
+
+
+@pytest.mark.parametrize(
+    ("path", "details"),
+    [
+        ("/v1/tier-changes", {"tier": "premium"}),
+        ("/v1/product-changes", {"products": []}),
+        ("/v1/suspensions", {}),
+        ("/v1/reactivations", {}),
+        ("/v1/offboardings", {}),
+    ],
+)
+async def test_a_tenant_that_is_not_there_is_named(client: httpx2.AsyncClient, path: str, details: Any) -> None:
+    detail = await refused(
+        client.post(path, json={"tenantId": "nobody", **details}), 404, "unknown_tenant", "/tenantId"
+    )
+
+    assert "nobody" in detail
+
+
+async def test_a_second_workflow_on_a_tenant_is_refused_by_the_name_of_the_first(
+    client: httpx2.AsyncClient, other_replica: Replica, pool: Pool
+) -> None:
+    tenant_id = await become_tenant(client, pool)
+    first = (await client.post("/v1/suspensions", json={"tenantId": tenant_id})).json()
+
+    for path, details in (("/v1/tier-changes", {"tier": "premium"}), ("/v1/offboardings", {})):
+        attempt = other_replica.client.post(path, json={"tenantId": tenant_id, **details})
+        assert first["id"] in await refused(attempt, 409, "workflow_active", "/tenantId")
+
+
+async def test_a_tenant_is_not_put_on_the_tier_that_it_is_on(client: httpx2.AsyncClient, pool: Pool) -> None:
+    body = {"tenantId": await become_tenant(client, pool), "tier": "standard"}
+
+    await refused(client.post("/v1/tier-changes", json=body), 409, "same_tier", "/tier")
+
+
+async def test_a_repeated_order_gets_the_first_answer_also_when_it_could_not_be_accepted_any_more(
+    client: httpx2.AsyncClient, pool: Pool
+) -> None:
+    body = {"tenantId": await become_tenant(client, pool)}
+    keyed = {"Idempotency-Key": "k1"}
+    first = await client.post("/v1/suspensions", json=body, headers=keyed)
+    await go_on(pool, UUID(first.json()["id"]))
+
+    again = await client.post("/v1/suspensions", json=body, headers=keyed)
+
+    assert (again.status_code, again.json()) == (202, first.json())
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert again.headers["Location"] == first.headers["Location"]
+    await refused(client.post("/v1/suspensions", json=body), 409, "wrong_state", "/tenantId")
+
+
+async def test_a_key_is_good_for_one_kind_of_order(client: httpx2.AsyncClient, pool: Pool) -> None:
+    """A tenant's id alone is a whole body: what it orders is in the path."""
+    body = {"tenantId": await become_tenant(client, pool)}
+    keyed = {"Idempotency-Key": "k1"}
+    await client.post("/v1/suspensions", json=body, headers=keyed)
+
+    for path in ("/v1/reactivations", "/v1/offboardings"):
+        attempt = client.post(path, json=body, headers=keyed)
+        await refused(attempt, 422, "idempotency_key_reused", "header/Idempotency-Key")
+
+    assert await pool.fetchval("SELECT count(*) FROM workflow") == 2
 
 
 # The list of workflows

@@ -84,5 +84,5 @@ async def test_a_service_that_has_its_catalog_its_database_and_its_broker_is_rea
 
     await eventually(is_ready)
     assert (await client.get("/readyz")).json()["checks"] == dict.fromkeys(
-        ("database", "broker", "consumer", "catalog"), "ok"
+        ("database", "broker", "consumer", "catalog", "definitions"), "ok"
     )

@@ -201,11 +201,117 @@ async def test_a_wrong_account_is_refused_by_the_name_of_its_field(
     refused(await client.put("/v1/accounts", json={**ACCOUNT, **change}), 422, pointer)
 
 
+@pytest.mark.parametrize(
+    ("change", "pointer"),
+    [
+        ({"customerName": ""}, NAME),
+        ({"expiration": "2020-01-01"}, "/expiration"),
+        ({"products": [{"name": "notes", "version": "9"}]}, "/products/0/version"),
+        ({"products": [{"name": "chat", "version": "1.0"}]}, "/products/0/name"),
+        ({"adminEmails": []}, "/adminEmails"),
+        ({"tenantId": "t1"}, "/tenantId"),
+    ],
+)
+async def test_a_wrong_update_is_refused_whosever_account_it_is(
+    client: httpx2.AsyncClient, change: dict[str, Any], pointer: str
+) -> None:
+    refused(await client.put("/v1/accounts", json={**ACCOUNT, "accountId": "t1", **change}), 422, pointer)
+
+
 @pytest.mark.parametrize("field", ["customerName", "expiration", "products", "adminEmails"])
 async def test_an_account_needs_what_the_document_says(client: httpx2.AsyncClient, field: str) -> None:
     body = {name: value for name, value in ACCOUNT.items() if name != field}
 
     refused(await client.put("/v1/accounts", json=body), 422, f"/{field}")
+
+
+TENANT: dict[str, Any] = {"tenantId": "t1"}
+ORDERS: dict[str, dict[str, Any]] = {
+    "/v1/tier-changes": {**TENANT, "tier": "premium"},
+    "/v1/product-changes": {**TENANT, "products": [NOTES]},
+    "/v1/suspensions": TENANT,
+    "/v1/reactivations": TENANT,
+    "/v1/offboardings": TENANT,
+}
+"""What would be right, if there were such a tenant."""
+
+NO_IDENTITIES: list[Any] = ["", "a b", "x" * 65, "tenant.1", "a'; --", 7, ["t1"], "\u00e9"]
+NO_REASONS: list[Any] = ["", "x" * 2001, "\x1b[31m", 7, []]
+WRONG_ORDERS: list[tuple[str, str, str, list[Any]]] = [
+    *((path, "tenantId", "/tenantId", NO_IDENTITIES) for path in ORDERS),
+    *((path, "customer_name", "/customer_name", ["Acme"]) for path in ORDERS),
+    *((path, "reason", "/reason", NO_REASONS) for path in ("/v1/suspensions", "/v1/reactivations", "/v1/offboardings")),
+    ("/v1/tier-changes", "tier", "/tier", ["gold", "", "Premium", None, 7]),
+    ("/v1/tier-changes", "reason", "/reason", ["Because."]),
+    ("/v1/product-changes", "products", "/products", [None, "notes", {}, [NOTES] * 51]),
+    ("/v1/product-changes", "products", "/products/0/name", [[{**NOTES, "name": "chat"}]]),
+    ("/v1/product-changes", "products", "/products/0/version", [[{**NOTES, "version": "9.9"}]]),
+    ("/v1/product-changes", "products", "/products/1/name", [[NOTES, NOTES]]),
+    ("/v1/suspensions", "suspendedFor", "/suspendedFor", ["operator", "expiration"]),
+    ("/v1/offboardings", "customerName", NAME, ["", "\u202e", 7, "x" * 201]),
+    ("/v1/offboardings", "graceDays", "/graceDays", [-1, 3651, 1.5, 7.0, "7", True, 10**18]),
+    ("/v1/offboardings", "export", "/export", ["yes", 1, None, "true"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "value", "pointer"),
+    [(path, field, value, pointer) for path, field, pointer, values in WRONG_ORDERS for value in values],
+)
+async def test_a_wrong_order_is_refused_by_the_name_of_its_field(
+    client: httpx2.AsyncClient, path: str, field: str, value: Any, pointer: str
+) -> None:
+    refused(await client.post(path, json={**ORDERS[path], field: value}), 422, pointer)
+
+
+@pytest.mark.parametrize(("path", "field"), [(path, field) for path in ORDERS for field in ORDERS[path]])
+async def test_an_order_needs_everything_that_says_what_is_ordered(
+    client: httpx2.AsyncClient, path: str, field: str
+) -> None:
+    body = {name: value for name, value in ORDERS[path].items() if name != field}
+
+    if path != "/v1/offboardings":
+        refused(await client.post(path, json=body), 422, f"/{field}")
+        return
+    problem = refused(await client.post(path, json=body), 422, None)
+    assert [error["pointer"] for error in problem["errors"]] == ["/tenantId", NAME]
+
+
+@pytest.mark.parametrize("path", ORDERS)
+async def test_an_order_for_nobody_is_refused(client: httpx2.AsyncClient, path: str) -> None:
+    refused(await client.post(path, json=ORDERS[path]), 404, "/tenantId")
+
+
+ACTIONS = {"cancel": {}, "retry": {}, "skip": {"step": "register-tenant"}, "abandon": {}}
+"""What operators can do, with what it takes besides a reason."""
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("reason", [*NO_REASONS, None])
+async def test_an_action_needs_a_reason(client: httpx2.AsyncClient, action: str, reason: Any) -> None:
+    path = f"/v1/workflows/{UUID(int=7)}/{action}"
+
+    refused(await client.post(path, json=ACTIONS[action]), 422, "/reason")
+    refused(await client.post(path, json={**ACTIONS[action], "reason": reason}), 422, "/reason")
+
+
+@pytest.mark.parametrize("step", [None, "", "Register", "a b", 7, "x" * 64])
+async def test_a_step_to_be_skipped_must_be_the_name_of_one(client: httpx2.AsyncClient, step: Any) -> None:
+    path = f"/v1/workflows/{UUID(int=7)}/skip"
+
+    refused(await client.post(path, json={"reason": "So."}), 422, "/step")
+    refused(await client.post(path, json={"reason": "So.", "step": step}), 422, "/step")
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+async def test_an_action_on_nothing_is_refused(client: httpx2.AsyncClient, action: str) -> None:
+    body = {**ACTIONS[action], "reason": "So."}
+
+    refused(await client.post(f"/v1/workflows/{UUID(int=7)}/{action}", json=body), 404, None)
+    refused(await client.post(f"/v1/workflows/seven/{action}", json=body), 422, "path/workflow_id")
+    if action != "skip":
+        extra = {**body, "step": "register-tenant"}
+        refused(await client.post(f"/v1/workflows/{UUID(int=7)}/{action}", json=extra), 422, "/step")
 
 
 def body_with(text: str, field: str = "customerName") -> bytes:

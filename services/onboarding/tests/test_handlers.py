@@ -10,10 +10,12 @@ import pytest
 
 from services.onboarding import handlers, queries
 from services.onboarding.engine import UnknownWorkflowError
-from services.onboarding.saga import Failure, Status
+from services.onboarding.lifecycles.offboard import OFFBOARD
 from services.onboarding.tests.catalogue import CATALOG, FULL, answers, refusals
 from services.onboarding.tests.support import Desk, go_on, hear, kinds, stored, told, waiting
+from services.onboarding.workflow import Failure, Status
 from shared.contracts.base import Ask
+from shared.contracts.billing import SubscriptionStarted
 from shared.contracts.onboarding import StepFailed, WorkflowStatusChanged
 from shared.contracts.provisioning import ProvisionEnvironment
 from shared.contracts.tenant import ActivateTenant, ProductVersion
@@ -221,6 +223,19 @@ async def test_an_answer_to_another_ask_than_the_steps_is_an_error(desk: Desk, p
         await hear(pool, told(workflow_id, "open-account", answers()[wrong]))
 
     assert (await statuses(pool, workflow_id))["open-account"] == "running"
+
+
+async def test_an_answer_to_a_step_that_asks_nothing_is_an_error(desk: Desk, pool: Pool) -> None:
+    """What waits must be waited out, whatever anybody tells."""
+    tenant_id = await desk.tenant("Acme")
+    workflow_id = await desk.begin(OFFBOARD, tenant_id, graceDays=30, export=False)
+    await desk.go_on(workflow_id, until=["grace-period"])
+
+    for fact in (CATALOG, SubscriptionStarted(tenant_id=tenant_id, plan="gold"), answers(tenant_id)["block-sign-in"]):
+        with pytest.raises(UnknownWorkflowError, match="grace-period is not answered by"):
+            await hear(pool, told(workflow_id, "grace-period", fact))
+
+    assert list(await waiting(pool, workflow_id, "running")) == ["grace-period"]
 
 
 async def test_an_answer_without_a_workflow_is_an_error(pool: Pool) -> None:

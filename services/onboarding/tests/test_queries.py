@@ -1,5 +1,6 @@
 """What single statements promise to whoever calls them."""
 
+import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,6 +10,8 @@ import asyncpg
 import pytest
 
 from services.onboarding import queries
+from services.onboarding.lifecycles.change_products import CHANGE_PRODUCTS
+from services.onboarding.lifecycles.onboard import ONBOARD
 from services.onboarding.tests.support import Desk, go_on
 from shared.postgres import Pool, transaction
 
@@ -36,7 +39,7 @@ async def test_of_two_claims_of_one_name_in_a_batch_the_first_wins(pool: Pool) -
         later = await queries.claim_names(connection, [claim("a", 5), claim("c", 6)])
         holders = await queries.name_holders(connection, ["a", "b", "d"])
 
-    assert (won, later) == ({"t1", "t2"}, {"t6"})
+    assert (won, later) == ({UUID(int=1), UUID(int=2)}, {UUID(int=6)})
     assert {key: row["tenant_id"] for key, row in holders.items()} == {"a": "t2", "b": "t1"}
 
 
@@ -44,7 +47,7 @@ async def test_only_the_names_of_the_given_workflows_are_freed(pool: Pool) -> No
     async with transaction(pool) as connection:
         await queries.claim_names(connection, [claim("a", 1), claim("b", 2)])
         await queries.free_names(connection, [UUID(int=1), UUID(int=9)])
-        assert await queries.claim_names(connection, [claim("a", 3), claim("b", 4)]) == {"t3"}
+        assert await queries.claim_names(connection, [claim("a", 3), claim("b", 4)]) == {UUID(int=3)}
 
 
 async def test_a_first_answer_is_never_replaced(pool: Pool) -> None:
@@ -108,3 +111,26 @@ async def test_what_is_left_of_a_tenant_is_its_name_and_what_is_still_going_on(d
     await go_on(pool, UUID(undone["id"]), refuse="activate-tenant")
 
     assert (await left(done["tenantId"]), await left(undone["tenantId"])) == (["customer"], [])
+
+
+async def test_only_a_name_whose_customer_has_an_expiration_is_looked_at(pool: Pool) -> None:
+    async with transaction(pool) as connection:
+        claims = [{**claim("ends", 1), "expires": True}, {**claim("lasts", 2), "expires": False}]
+        await queries.claim_names(connection, claims)
+        rows = await connection.fetch("SELECT name_key FROM customer WHERE review_at <= $1", NOON)
+
+    assert [row["name_key"] for row in rows] == ["ends"]
+
+
+async def test_of_each_definition_that_is_at_work_every_step_is_told_once(desk: Desk, pool: Pool) -> None:
+    await asyncio.gather(*(desk.start(f"Customer {number}") for number in range(3)))
+    await desk.submit("Acme")
+    await desk.begin(CHANGE_PRODUCTS, await desk.tenant("Bolt"), products=[])
+
+    async with pool.acquire() as connection:
+        rows = await queries.active_definitions(connection)
+
+    assert sorted((row["name"], row["version"], row["step"]) for row in rows) == sorted(
+        [("onboard", 1, name) for name in ONBOARD.steps]
+        + [("change-products", 1, name) for name in CHANGE_PRODUCTS.steps]
+    )

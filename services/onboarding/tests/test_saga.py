@@ -1,11 +1,29 @@
-"""The saga core, told as stories of an onboarding: given, when, expect."""
+"""The saga core, told as stories of an onboarding and of an off-boarding: given, when, expect."""
+
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
-from services.onboarding.onboard import ONBOARD
-from services.onboarding.saga import NEEDS_ATTENTION_AFTER, Failure, Notice, Started, Status, Succeeded, TimerDue
+from services.onboarding.lifecycles.onboard import ONBOARD
+from services.onboarding.saga import (
+    NEEDS_ATTENTION_AFTER,
+    Abandon,
+    Action,
+    Cancel,
+    DeadlinePassed,
+    Notice,
+    Refused,
+    Retry,
+    Skip,
+    Started,
+    Succeeded,
+    TimerDue,
+    Undone,
+    UnknownStepError,
+)
 from services.onboarding.tests.catalogue import REQUEST, TENANT_ID, answers
-from services.onboarding.tests.story import Story, line
+from services.onboarding.tests.story import ACTOR, REASON, Onboarding, Story, line
+from services.onboarding.workflow import Failure, PlannedStep, Status
 from shared.contracts import billing, identity, metrics, provisioning, tenant
 
 REGISTER, ACTIVATE = "register-tenant", "activate-tenant"
@@ -18,8 +36,8 @@ BACKOFF = ONBOARD.plan[0].backoff
 
 
 @pytest.fixture
-def story() -> Story:
-    return Story(ONBOARD, request=REQUEST, answers=answers())
+def story() -> Onboarding:
+    return Onboarding(ONBOARD, request=REQUEST, answers=answers())
 
 
 def exhaust(story: Story, step: str) -> Story:
@@ -358,3 +376,514 @@ def test_a_workflow_that_needed_attention_ends_compensated_when_its_undos_succee
     assert story.waves() == [set(MIDDLE), {REGISTER}]
     assert story.workflow.status is Status.COMPENSATED
     assert story.notices[-1].status == "compensated"
+
+
+# A workflow that waits, and that comes to a point of no return
+
+DAY = 86400.0
+
+
+def planned_step(name: str, *after: str, undo: bool = True, pivot: bool = False) -> PlannedStep:
+    ask, back = f"any.{name}.v1", f"any.undo_{name}.v1" if undo else None
+    return PlannedStep(name, "any", after, ask, back, timeout=30, attempts=3, backoff=1, pivot=pivot)
+
+
+def planned_wait(name: str, *after: str, days: int) -> PlannedStep:
+    return PlannedStep(name, "onboarding", after, None, None, timeout=days * DAY, attempts=1, backoff=0)
+
+
+LEAVE = (
+    planned_step("block"),
+    planned_wait("grace", "block", days=7),
+    planned_step("close", "grace"),
+    planned_step("export", "grace"),
+    planned_step("purge", "close", "export", undo=False, pivot=True),
+    planned_step("archive", "purge", undo=False),
+    planned_wait("keep", "purge", days=30),
+    planned_step("forget", "keep", undo=False),
+)
+
+
+@pytest.fixture
+def leaving() -> Story:
+    return Story(LEAVE, deadline=60 * DAY)
+
+
+def stuck_forward(story: Story) -> Story:
+    """Let the step after the pivot get no answer until a person is called."""
+    return story.reaches("archive").time_is_up("archive", times=NEEDS_ATTENTION_AFTER)
+
+
+def stuck_back(story: Story) -> Story:
+    """Let an undo get no answer until a person is called."""
+    return story.reaches("close").refuses("close").time_is_up("export", times=NEEDS_ATTENTION_AFTER)
+
+
+def ended(story: Story) -> Story:
+    """Let everything succeed from the pivot on."""
+    return story.reaches("archive").succeeds("archive").time_is_up("keep").succeeds("forget")
+
+
+# Waits
+
+
+def test_a_wait_begins_by_itself_and_asks_nobody(leaving: Story) -> None:
+    leaving.starts().passes(5).succeeds("block").sends().remembers(
+        line("succeeded", "block", attempt=1, message=1), line("waiting", "grace", seconds=7 * DAY)
+    ).tells()
+
+    step = leaving.workflow.steps["grace"]
+    assert (step.started_at, step.attempts, step.may_have_effect, step.ask_id) == (leaving.now, 0, False, None)
+
+
+def test_a_wait_ends_when_its_time_is_up_and_what_comes_after_it_is_asked(leaving: Story) -> None:
+    leaving.starts().succeeds("block").passes(7 * DAY - 0.001).when(TimerDue("grace")).changes_nothing().remembers()
+
+    leaving.time_is_up("grace").sends(("close", 1, "any.close.v1"), ("export", 1, "any.export.v1")).remembers(
+        line("waited", "grace"),
+        line("asked", "close", attempt=1, message=2),
+        line("asked", "export", attempt=1, message=3),
+    ).tells()
+    assert leaving.workflow.steps["grace"].finished_at == leaving.now
+    leaving.when(TimerDue("grace")).changes_nothing().remembers()
+
+
+def test_a_wait_is_over_at_once_when_the_workflow_is_cancelled(leaving: Story) -> None:
+    leaving.starts().succeeds("block").passes(DAY).cancelled().sends(("block", 1, "any.undo_block.v1")).remembers(
+        line("cancel_requested", actor=ACTOR, reason=REASON),
+        line("compensating"),
+        line("undone", "grace"),
+        line("undo_asked", "block", attempt=1, message=2),
+    )
+    leaving.passes(30 * DAY).when(TimerDue("grace")).changes_nothing().remembers()
+    assert leaving.workflow.failure == Failure("grace", "cancelled", REASON)
+
+    leaving.undoes("block").stands(Status.COMPENSATED, block="undone", grace="undone", close="pending")
+
+
+def test_what_came_before_a_wait_is_undone_after_what_came_after_it(leaving: Story) -> None:
+    leaving.reaches("close").refuses("close")
+
+    leaving.sends(("export", 1, "any.undo_export.v1"))
+    assert leaving.waves() == [{"export"}, {"block"}]
+    leaving.stands(Status.COMPENSATED, grace="succeeded")
+
+
+def test_a_workflow_of_waits_alone_completes() -> None:
+    story = Story([planned_wait("first", days=1), planned_wait("second", "first", days=1)])
+    story.starts().time_is_up("first").time_is_up("second").remembers(line("waited", "second"), line("completed"))
+
+    assert not story.sent
+
+
+def test_a_wait_is_neither_retried_nor_counted(leaving: Story) -> None:
+    leaving.starts().succeeds("block").forbids(Retry(ACTOR, REASON), "nothing_to_retry")
+    assert leaving.time_is_up("grace").workflow.steps["grace"].attempts == 0
+    assert not [notice for notice in leaving.notices if notice.topic == "retry"]
+
+
+# The pivot
+
+
+def test_the_pivot_is_asked_until_it_answers(leaving: Story) -> None:
+    waits = leaving.reaches("purge").waits("purge", times=13)
+
+    assert waits == [30, 30, 30, 30, 30, 32, 64, 128, 256, 512, 600, 600, 600]
+    leaving.sends(("purge", 14, "any.purge.v1")).stands(Status.NEEDS_ATTENTION, purge="running")
+    assert leaving.succeeds("purge").told() == ["started", "needs_attention", "running"]
+
+
+def test_a_refusal_of_the_pivot_that_may_pass_is_followed_by_attempts_without_end(leaving: Story) -> None:
+    leaving.reaches("purge")
+    waits = []
+    for _ in range(13):
+        leaving.refuses("purge", retryable=True)
+        waits += leaving.waits("purge", times=1)
+
+    assert waits == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600, 600]
+    leaving.stands(Status.NEEDS_ATTENTION, purge="running").forbids(Cancel(ACTOR, REASON), "past_point_of_no_return")
+
+
+@pytest.mark.parametrize("attempts_before", [0, 2, NEEDS_ATTENTION_AFTER])
+def test_a_pivot_that_is_refused_for_good_has_done_nothing_and_everything_is_undone(
+    leaving: Story, attempts_before: int
+) -> None:
+    leaving.reaches("purge").time_is_up("purge", times=attempts_before).refuses("purge", code="held")
+
+    leaving.stands(Status.COMPENSATING, purge="failed", close="undoing", export="undoing")
+    assert leaving.waves() == [{"close", "export"}, {"block"}]
+    assert leaving.workflow.failure == Failure("purge", "held", "No.")
+    leaving.stands(Status.COMPENSATED, archive="pending")
+
+
+def test_what_comes_after_the_pivot_is_asked_until_it_answers(leaving: Story) -> None:
+    leaving.reaches("archive").time_is_up("archive", times=20)
+
+    leaving.sends(("archive", 21, "any.archive.v1")).stands(Status.NEEDS_ATTENTION, archive="running")
+    assert {send.ask for send in leaving.sent} == {
+        f"any.{name}.v1" for name in ("block", "close", "export", "purge", "archive")
+    }
+
+
+def test_a_person_is_called_once_when_a_step_past_the_pivot_does_not_succeed(leaving: Story) -> None:
+    leaving.reaches("archive").time_is_up("archive", times=NEEDS_ATTENTION_AFTER - 1).stands(Status.RUNNING)
+
+    leaving.time_is_up("archive").remembers(
+        line("timed_out", "archive", attempt=8),
+        line("needs_attention", "archive"),
+        line("asked", "archive", attempt=9, message=13),
+    ).tells(
+        Notice("status", "needs_attention", "archive", error="the step does not succeed"),
+        Notice("retry", "needs_attention", "archive", 9, "no answer in time"),
+    )
+    leaving.time_is_up("archive").tells(Notice("retry", "needs_attention", "archive", 10, "no answer in time"))
+
+
+def test_a_person_is_called_when_a_step_past_the_pivot_is_refused_again_and_again(leaving: Story) -> None:
+    leaving.reaches("archive")
+    for _ in range(NEEDS_ATTENTION_AFTER - 1):
+        leaving.refuses("archive", retryable=True).time_is_up("archive")
+    leaving.stands(Status.RUNNING)
+
+    leaving.refuses("archive", code="busy", detail="Busy.", retryable=True).tells(
+        Notice("status", "needs_attention", "archive", error="busy: Busy."),
+        Notice("retry", "needs_attention", "archive", 9, "Busy."),
+    )
+
+
+def test_a_person_is_called_at_once_when_a_step_past_the_pivot_is_refused_for_good(leaving: Story) -> None:
+    leaving.reaches("archive").refuses("archive", code="gone", detail="Gone.").sends().remembers(
+        line("refused", "archive", attempt=1, message=5, code="gone", detail="Gone."),
+        line("retry_scheduled", "archive", attempt=2, seconds=1.0),
+        line("needs_attention", "archive"),
+    ).tells(
+        Notice("status", "needs_attention", "archive", error="gone: Gone."),
+        Notice("retry", "needs_attention", "archive", 2, "Gone."),
+    )
+    assert leaving.workflow.failure is None
+    assert leaving.residue() == {"block", "close", "export", "purge"}
+
+    leaving.time_is_up("archive").sends(("archive", 2, "any.archive.v1"))
+    assert "archive" in leaving.residue()
+
+
+def test_a_refusal_for_good_that_is_repeated_is_only_remembered(leaving: Story) -> None:
+    leaving.reaches("archive").refuses("archive")
+    due_at = leaving.workflow.steps["archive"].due_at
+
+    leaving.passes(0.5).refuses("archive").changes_nothing().remembers(
+        line("late_refusal", "archive", message=5, code="no")
+    )
+    assert leaving.workflow.steps["archive"].due_at == due_at
+
+
+def test_a_workflow_needs_nobody_any_more_when_what_was_stuck_succeeds(leaving: Story) -> None:
+    stuck_forward(leaving).succeeds("archive").remembers(
+        line("succeeded", "archive", attempt=9, message=13), line("running")
+    ).tells(Notice("status", "running"))
+
+    leaving.time_is_up("keep").succeeds("forget").stands(Status.COMPLETED)
+    assert leaving.told() == ["started", "needs_attention", "running", "completed"]
+
+
+def test_a_workflow_needs_attention_until_all_that_was_stuck_succeeds(leaving: Story) -> None:
+    leaving.reaches("archive").time_is_up("keep")
+    leaving.refuses("archive").refuses("forget").time_is_up("archive")
+
+    leaving.succeeds("archive").stands(Status.NEEDS_ATTENTION).tells()
+    leaving.time_is_up("forget").succeeds("forget").stands(Status.COMPLETED)
+    assert leaving.told() == ["started", "needs_attention", "completed"]
+
+
+def test_a_workflow_that_is_stuck_on_its_way_back_goes_on_by_itself_too(leaving: Story) -> None:
+    stuck_back(leaving).undoes("export").remembers(
+        line("undone", "export", message=12),
+        line("undo_asked", "block", attempt=1, message=13),
+        line("compensating"),
+    ).tells(Notice("status", "compensating", "close", error="no: No."))
+
+
+# The deadline
+
+
+def test_a_workflow_that_does_not_end_in_time_is_undone(leaving: Story) -> None:
+    leaving.reaches("close").deadline_passes().sends(
+        ("export", 1, "any.undo_export.v1"), ("close", 1, "any.undo_close.v1")
+    ).remembers(
+        line("deadline_passed"),
+        line("compensating"),
+        line("undo_asked", "export", attempt=1, message=4),
+        line("undo_asked", "close", attempt=1, message=5),
+    ).tells(
+        Notice("status", "compensating", "close", error="deadline_exceeded: the workflow did not end in time"),
+    )
+    assert leaving.workflow.failure == Failure("close", "deadline_exceeded", "the workflow did not end in time")
+
+    assert leaving.waves() == [{"close", "export"}, {"block"}]
+    leaving.stands(Status.COMPENSATED)
+
+
+def test_a_wait_does_not_outlast_the_deadline() -> None:
+    story = Story(LEAVE, deadline=DAY).starts().succeeds("block").deadline_passes()
+
+    story.stands(Status.COMPENSATING, grace="undone", block="undoing")
+    assert story.timers() == {"block"}
+
+
+def test_a_workflow_that_is_not_undone_in_time_needs_attention(leaving: Story) -> None:
+    leaving.reaches("close").refuses("close").deadline_passes().sends().remembers(
+        line("deadline_passed"), line("needs_attention", "export")
+    ).tells(Notice("status", "needs_attention", "export", error="the workflow did not end in time"))
+
+    assert leaving.waves() == [{"export"}, {"block"}]
+    leaving.stands(Status.COMPENSATED)
+
+
+def test_a_workflow_that_is_past_the_pivot_in_time_but_does_not_end_needs_attention(leaving: Story) -> None:
+    leaving.reaches("archive").deadline_passes().sends().remembers(
+        line("deadline_passed"), line("needs_attention", "archive")
+    ).tells(Notice("status", "needs_attention", "archive", error="the workflow did not end in time"))
+
+    leaving.succeeds("archive").stands(Status.RUNNING, keep="running")
+
+
+def test_a_pivot_that_may_have_taken_effect_is_past_when_the_deadline_passes(leaving: Story) -> None:
+    leaving.reaches("purge").deadline_passes().stands(Status.NEEDS_ATTENTION, purge="running", close="succeeded")
+
+
+@pytest.mark.parametrize("stuck", [stuck_forward, stuck_back])
+def test_a_deadline_changes_nothing_where_a_person_is_called_already(
+    leaving: Story, stuck: Callable[[Story], Story]
+) -> None:
+    stuck(leaving).deadline_passes().changes_nothing().remembers(line("deadline_passed"))
+
+
+def test_a_deadline_passes_once_and_not_before_its_time(leaving: Story) -> None:
+    leaving.starts().passes(60 * DAY - 0.001).when(DeadlinePassed()).changes_nothing().remembers()
+    leaving.deadline_passes().when(DeadlinePassed()).changes_nothing().remembers()
+
+    assert leaving.workflow.deadline_at is None
+    leaving.stands(Status.COMPENSATING)
+
+
+def test_what_has_ended_has_no_deadline_any_more(leaving: Story) -> None:
+    assert ended(leaving).workflow.deadline_at is None
+    leaving.passes(90 * DAY).when(DeadlinePassed()).changes_nothing().remembers()
+
+
+def test_what_has_no_deadline_is_never_too_late() -> None:
+    Story(LEAVE).starts().passes(1000 * DAY).when(DeadlinePassed()).changes_nothing().remembers()
+
+
+# What operators can do
+
+BEGINNINGS: Mapping[str, Callable[[Story], Story]] = {
+    "running": lambda story: story.reaches("close"),
+    "waiting": lambda story: story.starts().succeeds("block"),
+    "past the pivot": lambda story: story.reaches("archive"),
+    "stuck forward": stuck_forward,
+    "compensating": lambda story: story.reaches("close").refuses("close"),
+    "stuck back": stuck_back,
+    "completed": ended,
+    "compensated": lambda story: story.starts().refuses("block"),
+    "abandoned": lambda story: stuck_forward(story).abandoned(),
+    "abandoned on its way back": lambda story: stuck_back(story).abandoned(),
+}
+FORBIDDEN: Mapping[str, Sequence[str | None]] = {
+    #                  cancel, retry, skip the step at work, abandon
+    "running": (None, None, "not_stuck", "not_stuck"),
+    "waiting": (None, "nothing_to_retry", "not_stuck", "not_stuck"),
+    "past the pivot": ("past_point_of_no_return", None, "not_stuck", "not_stuck"),
+    "stuck forward": ("past_point_of_no_return", None, None, None),
+    "compensating": ("already_undoing", None, "not_stuck", "not_stuck"),
+    "stuck back": ("already_undoing", None, None, None),
+    "completed": ("workflow_ended", "workflow_ended", "workflow_ended", "workflow_ended"),
+    "compensated": ("workflow_ended", "workflow_ended", "workflow_ended", "workflow_ended"),
+    "abandoned": ("workflow_ended", "workflow_ended", "workflow_ended", "workflow_ended"),
+    "abandoned on its way back": ("workflow_ended", "workflow_ended", "workflow_ended", "workflow_ended"),
+}
+REQUESTED = {
+    "Cancel": "cancel_requested",
+    "Retry": "retry_requested",
+    "Skip": "skipped",
+    "Abandon": "abandon_requested",
+}
+
+
+@pytest.mark.parametrize("beginning", BEGINNINGS)
+@pytest.mark.parametrize("column", range(4))
+def test_an_operator_can_do_what_the_state_allows_and_is_told_why_not_otherwise(
+    leaving: Story, beginning: str, column: int
+) -> None:
+    BEGINNINGS[beginning](leaving)
+    at_work = next((name for name in ("export", "archive", "grace") if name in leaving.timers()), "block")
+    actions: list[Action] = [
+        Cancel(ACTOR, REASON),
+        Retry(ACTOR, REASON),
+        Skip(at_work, ACTOR, REASON),
+        Abandon(ACTOR, REASON),
+    ]
+    action, code = actions[column], FORBIDDEN[beginning][column]
+    if code is not None:
+        leaving.forbids(action, code)
+        return
+    before = len(leaving.entries)
+    entry = leaving.when(action).entries[before]
+    assert entry.kind == REQUESTED[type(action).__name__]
+    assert entry.detail == {"actor": ACTOR, "reason": REASON}
+
+
+def test_a_cancelled_workflow_is_undone_whatever_has_succeeded(leaving: Story) -> None:
+    leaving.reaches("close").succeeds("close").cancelled().tells(
+        Notice("status", "compensating", "export", error=f"cancelled: {REASON}")
+    )
+    leaving.succeeds("export").changes_nothing().remembers(line("late_success", "export", message=4))
+
+    assert leaving.waves() == [{"close", "export"}, {"block"}]
+    assert leaving.workflow.failure == Failure("export", "cancelled", REASON)
+    assert leaving.notices[-1] == Notice("status", "compensated", "export", error=f"cancelled: {REASON}")
+
+
+def test_a_workflow_that_is_cancelled_before_anything_took_effect_is_undone_at_once() -> None:
+    story = Story([planned_wait("grace", days=7), planned_step("close", "grace")])
+    story.starts().cancelled().remembers(
+        line("cancel_requested", actor=ACTOR, reason=REASON),
+        line("compensating"),
+        line("undone", "grace"),
+        line("compensated"),
+    )
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_workflow_cannot_be_cancelled_once_the_pivot_is_asked(leaving: Story, *, answered: bool) -> None:
+    leaving.reaches("purge")
+    if answered:
+        leaving.refuses("purge", retryable=True)
+
+    leaving.forbids(Cancel(ACTOR, REASON), "past_point_of_no_return")
+
+
+def test_whatever_is_waited_for_is_asked_again_when_an_operator_wants_it(leaving: Story) -> None:
+    leaving.reaches("close").refuses("export", retryable=True).passes(0.1).retried().sends(
+        ("close", 2, "any.close.v1"), ("export", 2, "any.export.v1")
+    ).remembers(
+        line("retry_requested", actor=ACTOR, reason=REASON),
+        line("asked", "close", attempt=2, message=4),
+        line("asked", "export", attempt=2, message=5),
+    ).tells()
+    leaving.succeeds("close", "export").stands(Status.RUNNING, purge="running")
+
+
+def test_an_undo_is_asked_again_when_an_operator_wants_it(leaving: Story) -> None:
+    stuck_back(leaving).retried().sends(("export", 10, "any.undo_export.v1")).remembers(
+        line("retry_requested", actor=ACTOR, reason=REASON),
+        line("compensating"),
+        line("undo_asked", "export", attempt=10, message=13),
+    ).tells(Notice("status", "compensating", "close", error="no: No."))
+
+
+def test_a_retry_that_does_not_help_calls_the_person_again(leaving: Story) -> None:
+    stuck_forward(leaving).retried().tells(Notice("status", "running"))
+
+    leaving.time_is_up("archive").stands(Status.NEEDS_ATTENTION)
+    assert leaving.told() == ["started", "needs_attention", "running", "needs_attention"]
+
+
+def test_operators_retries_do_not_keep_a_step_before_the_pivot_from_failing(leaving: Story) -> None:
+    leaving.reaches("close").retried().retried().retried().time_is_up("close").stands(
+        Status.COMPENSATING, close="undoing"
+    )
+    assert leaving.workflow.failure == Failure("close", "timed_out", "any did not answer in time")
+
+
+def test_a_step_that_an_operator_skips_counts_as_done(leaving: Story) -> None:
+    leaving.reaches("archive").time_is_up("keep").refuses("forget").skipped("forget").sends().remembers(
+        line("skipped", "forget", actor=ACTOR, reason=REASON), line("running")
+    ).tells(Notice("status", "running"))
+    leaving.succeeds("archive").stands(Status.COMPLETED, forget="skipped", archive="succeeded")
+
+
+def test_what_comes_after_a_skipped_step_is_asked(leaving: Story) -> None:
+    leaving.reaches("purge").time_is_up("purge", times=NEEDS_ATTENTION_AFTER).skipped("purge")
+
+    leaving.sends(("archive", 1, "any.archive.v1")).stands(Status.RUNNING, purge="skipped", keep="running")
+    leaving.forbids(Cancel(ACTOR, REASON), "past_point_of_no_return")
+
+
+def test_a_wait_can_be_skipped_where_a_person_is_called(leaving: Story) -> None:
+    stuck_forward(leaving).skipped("keep").sends(("forget", 1, "any.forget.v1")).stands(
+        Status.NEEDS_ATTENTION, keep="skipped", archive="running"
+    )
+    assert "keep" not in leaving.timers()
+
+
+def test_an_undo_that_an_operator_skips_counts_as_undone(leaving: Story) -> None:
+    stuck_back(leaving).skipped("export").sends(("block", 1, "any.undo_block.v1")).remembers(
+        line("skipped", "export", actor=ACTOR, reason=REASON),
+        line("undo_asked", "block", attempt=1, message=13),
+        line("compensating"),
+    )
+    leaving.undoes("export").changes_nothing().remembers(line("late_undo", "export", message=12))
+    leaving.undoes("block").stands(Status.COMPENSATED, export="skipped", block="undone")
+
+
+@pytest.mark.parametrize("step", ["block", "purge", "forget"])
+def test_only_what_is_waited_for_can_be_skipped(leaving: Story, step: str) -> None:
+    stuck_forward(leaving).forbids(Skip(step, ACTOR, REASON), "not_waiting")
+
+
+def test_a_step_that_the_workflow_does_not_have_cannot_be_skipped(leaving: Story) -> None:
+    with pytest.raises(UnknownStepError, match="nonsense"):
+        leaving.starts().skipped("nonsense")
+
+
+def test_an_abandoned_workflow_says_where_it_stood_and_keeps_what_it_leaves(leaving: Story) -> None:
+    stuck_forward(leaving).abandoned().sends().remembers(
+        line("abandon_requested", actor=ACTOR, reason=REASON), line("abandoned", "archive")
+    ).tells(Notice("status", "abandoned", "archive", error=f"abandoned: {REASON}"))
+
+    assert not leaving.timers()
+    assert leaving.workflow.deadline_at is None
+    assert leaving.workflow.finished_at == leaving.now
+    assert leaving.residue() == {"block", "close", "export", "purge", "archive"}
+
+
+def test_what_is_abandoned_on_its_way_back_leaves_what_was_not_undone(leaving: Story) -> None:
+    stuck_back(leaving).abandoned().stands(Status.ABANDONED, export="undoing", block="succeeded")
+
+    assert leaving.residue() == {"block", "export"}
+    assert leaving.workflow.failure == Failure("close", "no", "No.")
+
+
+# Late, where somebody has stepped in
+
+
+@pytest.mark.parametrize("beginning", ["completed", "compensated", "abandoned", "abandoned on its way back"])
+def test_whatever_is_late_is_remembered_and_moves_nothing(leaving: Story, beginning: str) -> None:
+    ended_as = BEGINNINGS[beginning](leaving).workflow
+
+    leaving.passes(1000 * DAY)
+    for step in leaving.statuses():
+        leaving.when(Succeeded(step, None, {})).changes_nothing().remembers(line("late_success", step))
+        leaving.when(Refused(step, None, "no", "No.", retryable=False)).changes_nothing().remembers(
+            line("late_refusal", step, code="no")
+        )
+        leaving.when(Undone(step, None)).changes_nothing().remembers(line("late_undo", step))
+        leaving.when(TimerDue(step)).changes_nothing().remembers()
+    leaving.when(Started()).changes_nothing().remembers(line("late_start"))
+
+    after = leaving.workflow
+    assert (after.status, after.steps, after.failure) == (ended_as.status, ended_as.steps, ended_as.failure)
+    assert (after.finished_at, after.deadline_at) == (ended_as.finished_at, None)
+
+
+def test_a_success_of_a_skipped_step_is_only_remembered(leaving: Story) -> None:
+    stuck_forward(leaving).skipped("archive").succeeds("archive").changes_nothing().remembers(
+        line("late_success", "archive", message=13)
+    )
+    leaving.stands(Status.RUNNING, archive="skipped")
+
+
+def test_an_undo_that_nobody_asked_for_is_only_remembered(leaving: Story) -> None:
+    leaving.reaches("close").undoes("block").changes_nothing().remembers(line("late_undo", "block", message=1))
+    leaving.stands(Status.RUNNING, block="succeeded")

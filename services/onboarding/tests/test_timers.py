@@ -7,17 +7,19 @@ from uuid import UUID
 
 import pytest
 
-from services.onboarding.onboard import ONBOARD
-from services.onboarding.saga import Status
+from services.onboarding.lifecycles.offboard import OFFBOARD
+from services.onboarding.lifecycles.onboard import ONBOARD
 from services.onboarding.tests.catalogue import answers
 from services.onboarding.tests.support import Desk, go_on, hear, kinds, open_desk, stored, told, waiting
 from services.onboarding.timers import Timers
+from services.onboarding.workflow import Status
 from shared import failpoints
 from shared.clock import ManualClock
 from shared.postgres import Pool, transaction
 from shared.testing import eventually
 from shared.testing.memory_bus import MemoryBroker
 
+DAY = 86_400.0
 TIMEOUT = ONBOARD.plan[0].timeout
 MIDDLE = ("create-administrators", "open-account", "track-tenant", "provision-environment")
 
@@ -125,7 +127,7 @@ async def test_a_workflow_that_cannot_go_on_does_not_hold_up_the_others(
     desk: Desk, pool: Pool, clock: ManualClock
 ) -> None:
     broken, sound, waiting_too = [await desk.start(f"Customer {number}") for number in range(3)]
-    await pool.execute("UPDATE workflow SET kind = 'forgotten' WHERE id = $1", broken)
+    await pool.execute("UPDATE workflow SET definition = 'forgotten' WHERE id = $1", broken)
     await clock.advance(TIMEOUT)
 
     assert await timers(desk).fire() > 0
@@ -139,10 +141,10 @@ async def test_a_workflow_that_could_not_go_on_is_tried_again_a_minute_later(
     desk: Desk, pool: Pool, clock: ManualClock
 ) -> None:
     workflow_id = await desk.start()
-    await pool.execute("UPDATE workflow SET kind = 'forgotten' WHERE id = $1", workflow_id)
+    await pool.execute("UPDATE workflow SET definition = 'forgotten' WHERE id = $1", workflow_id)
     await clock.advance(TIMEOUT)
     await timers(desk).fire()
-    await pool.execute("UPDATE workflow SET kind = 'onboard' WHERE id = $1", workflow_id)
+    await pool.execute("UPDATE workflow SET definition = 'onboard' WHERE id = $1", workflow_id)
 
     await clock.advance(59)
     assert await timers(desk).fire() == 0
@@ -150,6 +152,135 @@ async def test_a_workflow_that_could_not_go_on_is_tried_again_a_minute_later(
     assert await timers(desk).fire() == 1
 
     assert await attempts(pool, workflow_id) == 2
+
+
+# Deadlines
+
+
+async def test_a_workflow_that_has_not_ended_by_its_deadline_is_undone(
+    desk: Desk, pool: Pool, clock: ManualClock
+) -> None:
+    workflow_id = await desk.start()
+    await pool.execute("UPDATE step SET due_at = NULL")
+    await clock.advance(ONBOARD.deadline - 0.001)
+    assert await timers(desk).fire() == 0
+
+    await clock.advance(0.001)
+    assert await timers(desk).fire() == 1
+
+    workflow = (await stored(pool, workflow_id)).workflow
+    assert workflow.failure is not None
+    assert (workflow.status, workflow.failure.code) == (Status.COMPENSATING, "deadline_exceeded")
+    assert workflow.deadline_at is None
+    assert await asked(pool, "tenant.deregister_tenant.v1") == 1
+    assert await timers(desk).fire() == 0
+    await desk.go_on(workflow_id)
+    assert await pool.fetch("SELECT * FROM live_record") == []
+
+
+async def test_a_workflow_that_has_ended_in_time_has_no_deadline_any_more(
+    desk: Desk, pool: Pool, clock: ManualClock
+) -> None:
+    completed, compensated = await desk.start("Acme"), await desk.start("Bolt")
+    await desk.go_on(completed)
+    await desk.go_on(compensated, refuse="open-account")
+
+    await clock.advance(100 * ONBOARD.deadline)
+
+    assert await timers(desk).fire() == 0
+    assert await pool.fetchval("SELECT count(*) FROM workflow WHERE deadline_at IS NOT NULL") == 0
+
+
+async def test_what_a_workflow_waits_does_not_count_towards_its_deadline(
+    desk: Desk, pool: Pool, clock: ManualClock
+) -> None:
+    tenant_id = await desk.tenant("Acme")
+    workflow_id = await desk.begin(OFFBOARD, tenant_id, graceDays=30, export=False)
+    await desk.go_on(workflow_id, until=["grace-period"])
+    await clock.advance(30 * DAY - 1)
+    assert await timers(desk).fire() == 0
+    await clock.advance(1)
+
+    assert await timers(desk).fire() == 1
+
+    workflow = (await stored(pool, workflow_id)).workflow
+    assert (workflow.status, workflow.steps["grace-period"].status) == (Status.RUNNING, "succeeded")
+    assert list(await waiting(pool, workflow_id, "running")) == ["block-sign-in", "throttle-environment"]
+    await clock.advance(OFFBOARD.deadline)
+    await timers(desk).fire()
+    assert (await stored(pool, workflow_id)).workflow.status is Status.COMPENSATING
+
+
+async def test_a_grace_of_no_days_is_over_at_the_next_look(desk: Desk, pool: Pool, clock: ManualClock) -> None:
+    workflow_id = await desk.begin(OFFBOARD, await desk.tenant("Acme"), graceDays=0, export=False)
+    await desk.go_on(workflow_id, until=["grace-period"])
+    await clock.advance(0)
+
+    assert await timers(desk).fire() == 1
+
+    assert list(await waiting(pool, workflow_id, "running")) == ["block-sign-in", "throttle-environment"]
+
+
+async def test_past_the_pivot_a_deadline_calls_for_somebody(desk: Desk, pool: Pool, clock: ManualClock) -> None:
+    workflow_id = await desk.begin(OFFBOARD, await desk.tenant("Acme"), graceDays=0, export=False)
+    await desk.go_on(workflow_id, until=["remove-environment"])
+    await pool.execute("UPDATE step SET due_at = NULL")
+    await clock.advance(OFFBOARD.deadline)
+
+    await timers(desk).fire()
+
+    assert (await stored(pool, workflow_id)).workflow.status is Status.NEEDS_ATTENTION
+    await desk.go_on(workflow_id)
+    assert (await stored(pool, workflow_id)).workflow.status is Status.COMPLETED
+
+
+async def test_a_step_and_its_workflow_may_be_due_at_once(desk: Desk, pool: Pool, clock: ManualClock) -> None:
+    workflow_id = await desk.start()
+    await clock.advance(ONBOARD.deadline)
+
+    assert await timers(desk).fire() == 1
+
+    assert (await kinds(pool, workflow_id))[2:] == [
+        "timed_out",
+        "asked",
+        "deadline_passed",
+        "compensating",
+        "undo_asked",
+    ]
+
+
+async def test_a_workflow_that_fails_at_its_deadline_does_not_hold_up_the_others(
+    desk: Desk, pool: Pool, clock: ManualClock
+) -> None:
+    broken, sound = await desk.start("Acme"), await desk.start("Bolt")
+    await pool.execute("UPDATE step SET due_at = NULL")
+    await pool.execute("UPDATE workflow SET definition = 'forgotten' WHERE id = $1", broken)
+    await clock.advance(ONBOARD.deadline)
+
+    await timers(desk).fire()
+
+    assert [(await stored(pool, each)).workflow.status for each in (broken, sound)] == ["running", "compensating"]
+    await pool.execute("UPDATE step SET due_at = NULL")
+    assert await timers(desk).fire() == 0
+    await pool.execute("UPDATE workflow SET definition = 'onboard' WHERE id = $1", broken)
+    await clock.advance(60)
+    assert await timers(desk).fire() == 1
+    assert (await stored(pool, broken)).workflow.status is Status.COMPENSATING
+
+
+async def test_the_deadline_of_a_workflow_that_the_release_before_has_ended_is_taken_off(
+    desk: Desk, pool: Pool, clock: ManualClock
+) -> None:
+    """That release knows of no deadline; what it ends keeps one, which must not be due for ever."""
+    workflow_id = await desk.start()
+    await desk.go_on(workflow_id)
+    lines = await kinds(pool, workflow_id)
+    await pool.execute("UPDATE workflow SET deadline_at = $1", clock.now())
+
+    assert await timers(desk).fire() == 1
+
+    assert await timers(desk).fire() == 0
+    assert await kinds(pool, workflow_id) == lines
 
 
 # Several replicas

@@ -43,6 +43,7 @@ def _provision(context: Context) -> Message:
         isolation=context.result("register-tenant")["isolation"],
         region=context.request.get("region"),
         products=context.products(),
+        connections=context.result("register-tenant").get("connections"),
     )
 
 
