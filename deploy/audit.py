@@ -1,33 +1,40 @@
-"""The residue audit: does what seven databases hold of each tenant agree with how its onboarding ended?
+"""The residue audit: does what seven databases hold of each tenant agree with how its workflows ended?
 
-Every database has a view ``live_record (tenant_id, place)`` of what it holds of tenants. A tenant whose workflow
-completed has something in every one of them, one whose workflow was undone has nothing in any.
+Every database has a view ``live_record (tenant_id, place)`` of what it holds of tenants. A tenant that was onboarded
+and not off-boarded has something in every one of them; any other has nothing in any. Every service's database has a
+view ``audited_fact (tenant_id, fact, value)`` of what it states about them, so that two that speak of the same thing
+can be compared: above all, nobody is charged who is not active.
 
     make audit      of the installation that the environment or TENURE_DATA_DIR names; fails if they do not agree
 """
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import asyncpg
+import orjson
 
 from deploy.databases import APPLICATION
 from deploy.operator import MissingLoginsError, database_urls
 from shared.contracts import SERVICES
 
 _CONNECT_SECONDS = 10.0
+_PAUSE_SECONDS = 2.0
 _VIEWS = dict.fromkeys(SERVICES, "live_record") | {APPLICATION: "tenancy.live_record"}
-_ENDED = """
-    SELECT DISTINCT ON (tenant_id) tenant_id, status FROM workflow ORDER BY tenant_id, created_at DESC, id DESC
-"""
-_UNFINISHED = {"running", "compensating", "needs_attention", "abandoned"}
+_BEFORE_IMAGES = """
+    UNION ALL SELECT subject, 'before-image' FROM operation WHERE before IS NOT NULL
+"""  # in the kernel's table, which every service has
+_SINGLE = ["account", "customer", "environment", "subscription", "tenancy.tenant", "tenant", "tracked_tenant"]
+_STATING = ("tenant", "identity", "billing", "metrics", "provisioning")
+
+Facts = Mapping[str, str | None]
 
 
 @dataclass(frozen=True, order=True)
 class Finding:
-    """A database that does not agree with how a tenant's onboarding ended."""
+    """A database that does not agree with how a tenant's workflows ended, or with another one."""
 
     database: str
     tenant_id: str
@@ -44,8 +51,8 @@ class Audit:
 
     Attributes:
         alive: how many tenants are there with everything that belongs to them.
-        gone: how many were undone and left nothing.
-        unfinished: how many still have a workflow to finish; nothing is said about those.
+        gone: how many were undone or off-boarded and left nothing.
+        unfinished: how many still have a workflow to finish, or one that was abandoned; nothing is said about those.
     """
 
     alive: int
@@ -54,15 +61,32 @@ class Audit:
     findings: tuple[Finding, ...]
 
 
+@dataclass(frozen=True)
+class _Held:
+    """What a database holds of a tenant.
+
+    Attributes:
+        places: where it has something.
+        doubles: where it has more than the one that there may be.
+    """
+
+    places: list[str]
+    doubles: list[str]
+
+
+_NOTHING = _Held([], [])
+
+
 async def audit(urls: Mapping[str, str]) -> Audit:
-    """Compare all databases with the outcome of every onboarding; work that is under way meanwhile does no harm.
+    """Compare all databases with the outcome of every workflow; work that is under way meanwhile does no harm.
 
     Args:
-        urls: of each service's database and the application's, by name, as a login that may read the view.
+        urls: of each service's database and the application's, by name, as a login that may read the views.
     """
     first = await _look(urls)
     if not first.findings:
         return first
+    await asyncio.sleep(_PAUSE_SECONDS)  # what follows from an end may take a moment to arrive
     second = await _look(urls)
     return Audit(
         second.alive,
@@ -73,38 +97,87 @@ async def audit(urls: Mapping[str, str]) -> Audit:
 
 
 async def _look(urls: Mapping[str, str]) -> Audit:
-    names = list(_VIEWS)
-    held = dict(zip(names, await asyncio.gather(*(_places(urls[name], _VIEWS[name]) for name in names)), strict=True))
-    ended = {row["tenant_id"]: row["status"] for row in await _fetch(urls["onboarding"], _ENDED)}
-    alive = {tenant_id for tenant_id, status in ended.items() if status == "completed"}
-    unfinished = {tenant_id for tenant_id, status in ended.items() if status in _UNFINISHED}
+    held = dict(zip(_VIEWS, await asyncio.gather(*(_held(urls[name], _VIEWS[name]) for name in _VIEWS)), strict=True))
+    stated = dict(zip(_STATING, await asyncio.gather(*(_stated(urls[name]) for name in _STATING)), strict=True))
+    rows = await _fetch(urls["onboarding"], "SELECT tenant_id, outcome FROM tenant_outcome")
+    outcomes = {row["tenant_id"]: row["outcome"] for row in rows}
+    alive = {tenant_id for tenant_id, outcome in outcomes.items() if outcome == "alive"}
+    unfinished = {tenant_id for tenant_id, outcome in outcomes.items() if outcome == "unfinished"}
     findings = [
-        Finding(name, tenant_id, f"left over: {', '.join(places)}")
+        finding
         for name, tenants in held.items()
-        for tenant_id, places in tenants.items()
-        if tenant_id not in alive | unfinished
+        for finding in (*_left_over(name, tenants, alive | unfinished), *_incomplete(name, tenants, alive))
     ]
-    findings += [
-        Finding(name, tenant_id, "completed, but nothing of it is here")
-        for name, tenants in held.items()
-        for tenant_id in alive - tenants.keys()
-    ]
-    gone = len(ended) - len(alive) - len(unfinished)
-    return Audit(len(alive), gone, len(unfinished), tuple(sorted(findings)))
+    for tenant_id in alive:
+        findings += _contradictions(tenant_id, {name: facts.get(tenant_id, {}) for name, facts in stated.items()})
+    return Audit(len(alive), len(outcomes) - len(alive) - len(unfinished), len(unfinished), tuple(sorted(findings)))
 
 
-async def _places(url: str, view: str) -> dict[str, list[str]]:
+def _left_over(name: str, tenants: Mapping[str, _Held], entitled: set[str]) -> Iterable[Finding]:
+    for tenant_id, held in tenants.items():
+        if tenant_id not in entitled:
+            yield Finding(name, tenant_id, f"left over: {', '.join(held.places)}")
+
+
+def _incomplete(name: str, tenants: Mapping[str, _Held], alive: set[str]) -> Iterable[Finding]:
+    for tenant_id in alive:
+        held = tenants.get(tenant_id, _NOTHING)
+        if not held.places:
+            yield Finding(name, tenant_id, "completed, but nothing of it is here")
+        if held.doubles:
+            yield Finding(name, tenant_id, f"more than one: {', '.join(held.doubles)}")
+
+
+def _contradictions(tenant_id: str, stated: Mapping[str, Facts]) -> Iterable[Finding]:
+    """Compare what services say with what the tenant service says."""
+    record = stated["tenant"]
+    is_active, is_suspended = record.get("state") == "active", record.get("state") == "suspended"
+    expected: Mapping[str, Facts] = {
+        "billing": {"charged": _text(is_active), "plan": record.get("plan")},
+        "identity": {"blocked": _text(is_suspended)},
+        "metrics": {"quotas": record.get("quotas")},
+        "provisioning": {"throttled": _text(is_suspended), "isolation": record.get("isolation")},
+    }
+    for name, facts in expected.items():
+        for fact, value in facts.items():
+            if stated[name] and stated[name].get(fact) != value:
+                problem = f"{fact} is {stated[name].get(fact)}, but for a tenant that is {record.get('state')} {value}"
+                yield Finding(name, tenant_id, problem)
+
+
+def _text(value: bool) -> str:  # noqa: FBT001 - as SQL writes it
+    return "true" if value else "false"
+
+
+async def _held(url: str, view: str) -> dict[str, _Held]:
+    more = "" if view != "live_record" else _BEFORE_IMAGES
     rows = await _fetch(
         url,
-        f"SELECT tenant_id, array_agg(DISTINCT place ORDER BY place) AS places FROM {view} GROUP BY 1",  # noqa: S608
+        f"""
+        SELECT tenant_id, array_agg(place ORDER BY place) AS places,
+               array_remove(array_agg(CASE WHEN held > 1 AND place = ANY ($1) THEN place END), NULL) AS doubles
+        FROM (
+            SELECT tenant_id, place, count(*) AS held
+            FROM (SELECT tenant_id, place FROM {view} {more}) AS kept GROUP BY 1, 2
+        ) AS counted
+        GROUP BY 1
+        """,  # noqa: S608 - one of our own views
+        _SINGLE,
     )
-    return {row["tenant_id"]: row["places"] for row in rows}
+    return {row["tenant_id"]: _Held(row["places"], row["doubles"]) for row in rows}
 
 
-async def _fetch(url: str, query: str) -> list[asyncpg.Record]:
+async def _stated(url: str) -> dict[str, Facts]:
+    rows = await _fetch(
+        url, "SELECT tenant_id, jsonb_object_agg(fact, value)::text AS facts FROM audited_fact GROUP BY 1"
+    )
+    return {row["tenant_id"]: orjson.loads(row["facts"]) for row in rows}
+
+
+async def _fetch(url: str, query: str, *values: object) -> list[asyncpg.Record]:
     connection = await asyncpg.connect(url, timeout=_CONNECT_SECONDS)
     try:
-        return await connection.fetch(query)
+        return await connection.fetch(query, *values)
     finally:
         await connection.close()
 
@@ -119,7 +192,7 @@ def main() -> int:
     for finding in found.findings:
         print(finding)
     print(
-        f"{found.alive} tenants complete, {found.gone} undone without residue, "
+        f"{found.alive} tenants complete, {found.gone} gone without residue, "
         f"{found.unfinished} unfinished, {len(found.findings)} findings."
     )
     return 1 if found.findings else 0

@@ -256,7 +256,7 @@ def _suggest(out: Console) -> None:
         ("make up", "run it and keep it; it prints a curl to try"),
         (f"{url}/docs", "the API, while it is up"),
         ("make up PROCESSES=1", "six processes: kill one of them and watch"),
-        ("docs/onboarding.md", "what you saw, as a diagram"),
+        ("docs/lifecycles.md", "what you saw, as a diagram"),
     ):
         out.print(Text.assemble(("  " + command.ljust(28), "bold"), what))
 

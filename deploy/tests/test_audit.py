@@ -31,12 +31,13 @@ class Audited:
     completed: str
     undone: str
 
-    async def change(self, database: str, statement: str, *values: str) -> None:
+    async def change(self, database: str, statement: str, *values: str) -> str | None:
         connection = await asyncpg.connect(self.urls[database])
         try:
-            await connection.execute(statement, *values)
+            answer: str | None = await connection.fetchval(statement, *values)
         finally:
             await connection.close()
+        return answer
 
 
 @pytest.fixture
@@ -76,12 +77,61 @@ async def test_what_an_undone_tenant_left_is_found_with_its_place(audited: Audit
 
 
 async def test_what_a_completed_tenant_lacks_is_found(audited: Audited) -> None:
+    quotas = "SELECT jsonb_agg(quota)::text FROM quota WHERE tenant_id = $1"
+    kept = await audited.change("metrics", quotas, audited.completed)
+    assert kept is not None
     await audited.change("metrics", "DELETE FROM quota WHERE tenant_id = $1", audited.completed)
-    assert (await audit(audited.urls)).findings == ()  # something of it is there
     await audited.change("metrics", "DELETE FROM tracked_tenant WHERE tenant_id = $1", audited.completed)
     found = await audit(audited.urls)
     await audited.change("metrics", "INSERT INTO tracked_tenant VALUES ($1, now())", audited.completed)
+    await audited.change("metrics", "INSERT INTO quota SELECT * FROM jsonb_populate_recordset(NULL::quota, $1)", kept)
     assert found.findings == (Finding("metrics", audited.completed, "completed, but nothing of it is here"),)
+    assert (await audit(audited.urls)).findings == ()
+
+
+async def test_a_tenant_that_is_charged_while_it_is_not_active_is_found(audited: Audited) -> None:
+    await audited.change("tenant", "UPDATE tenant SET state = 'suspended' WHERE tenant_id = $1", audited.completed)
+    found = await audit(audited.urls)
+    await audited.change("tenant", "UPDATE tenant SET state = 'active' WHERE tenant_id = $1", audited.completed)
+    contradictions = [
+        ("billing", "charged", "true"),
+        ("identity", "blocked", "false"),
+        ("provisioning", "throttled", "false"),
+    ]
+    assert found.findings == tuple(
+        Finding(
+            database,
+            audited.completed,
+            f"{fact} is {value}, but for a tenant that is suspended {'false' if value == 'true' else 'true'}",
+        )
+        for database, fact, value in contradictions
+    )
+
+
+async def test_a_tenant_on_another_plan_than_its_tier_says_is_found(audited: Audited) -> None:
+    change = """
+        UPDATE subscription SET plan = $2 FROM account
+        WHERE account.tenant_id = $1 AND subscription.account_id = account.account_id
+    """
+    await audited.change("billing", change, audited.completed, "premium")
+    found = await audit(audited.urls)
+    await audited.change("billing", change, audited.completed, "free")
+    assert found.findings == (
+        Finding("billing", audited.completed, "plan is premium, but for a tenant that is active free"),
+    )
+
+
+async def test_what_there_is_twice_is_found(audited: Audited) -> None:
+    double = """
+        INSERT INTO customer (name_key, tenant_id, workflow_id, review_at)
+        SELECT name_key || ' again', tenant_id, gen_random_uuid(), 'infinity' FROM customer WHERE tenant_id = $1
+    """
+    await audited.change("onboarding", double, audited.completed)
+    found = await audit(audited.urls)
+    await audited.change(
+        "onboarding", "DELETE FROM customer WHERE tenant_id = $1 AND name_key LIKE '% again'", audited.completed
+    )
+    assert found.findings == (Finding("onboarding", audited.completed, "more than one: customer"),)
 
 
 async def test_what_belongs_to_nobody_that_was_ever_onboarded_is_found(audited: Audited) -> None:
