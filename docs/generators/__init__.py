@@ -6,8 +6,8 @@ from types import MappingProxyType
 
 from deploy.manifest import manifest
 from docs.generators.asyncapi import asyncapi_document
+from docs.generators.lifecycles import lifecycles_page
 from docs.generators.messages import messages_page
-from docs.generators.onboarding import onboarding_page
 from docs.generators.openapi import openapi_document
 from shared.contracts import SERVICES
 
@@ -20,7 +20,7 @@ PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(
     {
         "shared/messaging/manifest.json": _manifest,
         "docs/messages.md": messages_page,
-        "docs/onboarding.md": onboarding_page,
+        "docs/lifecycles.md": lifecycles_page,
         "docs/asyncapi.yaml": asyncapi_document,
         **{f"docs/openapi/{service}.json": partial(openapi_document, service) for service in SERVICES},
     }

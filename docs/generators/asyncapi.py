@@ -7,7 +7,7 @@ import yaml
 
 from deploy.manifest import manifest
 from docs.generators.catalogue import Schema, answers_to, described, first_sentence, outside_key
-from services.onboarding.engine import DEFINITIONS
+from services.onboarding.lifecycles import DEFINITIONS
 from shared.contracts import CATALOGUE, SERVICES, Ask, Fact, Message
 from shared.contracts.onboarding import WorkflowState
 from shared.messaging.event import BATCH, SOURCE_PREFIX
@@ -31,7 +31,8 @@ its undo has come first; the answer carries the ask's `id` as its `causationid` 
 `workflowstep`.
 
 Everybody outside binds a queue to `{STATUS_EXCHANGE}`. There, one AMQP message is one event in CloudEvents binary mode:
-attributes in `ce-` headers, data in the body.
+attributes in `ce-` headers, data in the body. The first word of the routing key says what it is: `status`, `error` and
+`retry` of a workflow, `warning` of a contract's end.
 
 Delivery is at least once: a repeated delivery has the same `id`. Within a major version, the `v1` at the end of a
 type, messages only gain optional fields; ignore those that you do not know.
@@ -161,9 +162,10 @@ def _parameters(key: str) -> list[str]:
 
 def _parameter(name: str) -> Document:
     """Describe a word of a routing key outside; each repeats a field of the data."""
+    kinds = dict.fromkeys(definition.kind for definition in DEFINITIONS.values())
     steps = dict.fromkeys(step.name for definition in DEFINITIONS.values() for step in definition.plan)
     words: dict[str, Document] = {
-        "kind": {"description": "The kind of workflow.", "enum": [kind for kind, _ in DEFINITIONS]},
+        "kind": {"description": "The kind of workflow.", "enum": list(kinds)},
         "status": {"description": "The workflow's new status.", "enum": list(get_args(WorkflowState))},
         "step": {"description": "The step of the workflow.", "enum": list(steps)},
         "tenantId": {"description": "The tenant."},

@@ -27,7 +27,8 @@ Services talk through messages alone, and every message belongs to one service, 
 
 - an **ask** is imperative and belongs to the service that is asked; one fact answers it, the same however often it
   arrives, and none if its undo has come first;
-- an **undo** is an ask that takes back what another one did, or would still do if it came later;
+- an **undo** is an ask that takes back what another one did, or would still do if it came later; an ask without one is
+  final, and asked only from the [point of no return](lifecycles.md#all-lifecycles) of a workflow on;
 - a **fact** is in the past tense and belongs to the service that tells it;
 - a **refusal** is a fact: what was asked will not be done, and nothing has changed.
 
@@ -125,6 +126,8 @@ def _relations(message: type[Message]) -> Iterator[str]:
             yield f"undoes {link(message.undoes)}"
         elif undo := undo_of(message):
             yield f"undone by {link(undo)}"
+        else:
+            yield "never undone"
     elif issubclass(message, Fact) and message.answers:
         yield f"answers {link(message.answers)}"
 

@@ -1,11 +1,12 @@
 import json
-import random
 import re
 from collections.abc import Iterator
+from datetime import date, timedelta
+from functools import cache
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
-from uuid import UUID
 
 import orjson
 import pytest
@@ -13,16 +14,19 @@ import yaml
 
 from deploy.manifest import manifest
 from docs.__main__ import main
-from docs.generators import PAGES, simulation
-from docs.generators.simulation import Transitions, explore, play, refusing, silent
-from services.onboarding.engine import Engine, Stored
-from services.onboarding.onboard import ONBOARD
-from services.onboarding.saga import Input, Refused, Started, Succeeded, TimerDue, planned
+from docs.generators import PAGES
+from services.onboarding.engine import Engine
+from services.onboarding.expiration import Expirations, Terms
+from services.onboarding.lifecycles import CURRENT
+from services.onboarding.lifecycles.onboard import ONBOARD
+from services.onboarding.saga import Started
+from services.onboarding.storage import Stored
+from services.onboarding.workflow import planned
 from shared.clock import SystemClock
 from shared.contracts import CATALOGUE, SERVICES, Ask, tenant
 from shared.ids import TimeOrderedIds
 from shared.messaging import outbox
-from shared.messaging.event import Event
+from shared.messaging.event import Event, Outgoing
 from shared.messaging.topology import STATUS_EXCHANGE, exchanges
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,14 +94,27 @@ def test_every_message_has_a_row_that_says_who_says_and_who_hears_it(key: str, m
     assert heard.split(", ") == hearers or heard in {"everybody outside", "nobody yet"}
 
 
-@pytest.mark.parametrize("page", ["docs/messages.md", "docs/onboarding.md"])
-def test_every_link_leads_somewhere(page: str) -> None:
-    text = PAGES[page]()
+@pytest.mark.parametrize("page", ["docs/messages.md", "docs/lifecycles.md"])
+def test_every_link_of_a_generated_page_leads_somewhere(page: str) -> None:
+    text = _written(page)
     for target in re.findall(r"]\(([^)]+)\)", text):
         path, _, anchor = target.partition("#")
         assert not path or (ROOT / "docs" / path).exists(), target
-        linked = PAGES[f"docs/{path}"]() if anchor and path else text
+        linked = _written(f"docs/{path}") if anchor and path else text
         assert not anchor or anchor in _anchors(linked), target
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/**/*.md")), ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_file_that_a_page_links_to_is_there(page: Path) -> None:
+    targets = re.findall(r"]\(([^)#]+)", page.read_text(encoding="utf-8"))
+    missing = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
+
+    assert missing == []
+
+
+@cache
+def _written(page: str) -> str:
+    return PAGES[page]()
 
 
 def _anchors(markdown: str) -> list[str]:
@@ -113,62 +130,12 @@ def test_every_field_of_a_message_is_described_by_its_name_on_the_wire(messages:
     assert set(re.findall(r"^\| `(\w+)`", section, re.MULTILINE)) == wire.keys() - {"tenantId"}
 
 
-def test_every_step_is_on_the_page_of_onboarding() -> None:
-    page = PAGES["docs/onboarding.md"]()
-    for step in ONBOARD.plan:
-        assert f"| `{step.name}` | {step.service} |" in page
-        assert f"->>{step.service}: {CATALOGUE[step.ask].__name__}\n" in page
-        assert f"->>{step.service}: {CATALOGUE[step.undo].__name__}\n" in page
-
-
-def test_steps_that_run_at_once_are_drawn_in_parallel_forward_and_backward() -> None:
-    middle = {"create-administrators", "open-account", "track-tenant", "provision-environment"}
-    page = PAGES["docs/onboarding.md"]()
-
-    blocks = re.findall(r"^ +par (.*?)^ +end$", page, re.MULTILINE | re.DOTALL)
-
-    assert [{block.split("\n")[0], *re.findall(r"and ([\w-]+)", block)} for block in blocks] == [middle, middle]
-
-
-def test_a_refused_first_step_undoes_nothing_and_a_silent_one_is_undone() -> None:
-    first = ONBOARD.plan[0]
-    refused = play(ONBOARD.kind, ONBOARD.plan, refusing(ONBOARD.plan, first.name))
-    unanswered = play(ONBOARD.kind, ONBOARD.plan, silent(ONBOARD.plan, first.name))
-
-    assert [send.ask for each in refused for send in each.sends] == [first.ask]
-    assert [send.ask for each in unanswered for send in each.sends] == [first.ask] * first.attempts + [first.undo]
-
-
-def test_the_steps_that_are_explored_show_every_transition_that_all_steps_together_make() -> None:
-    walked, chance = Transitions(), random.Random(7)
-    for _ in range(100):
-        frequent = chance.choice((Succeeded, Refused, TimerDue))
-        workflow = planned(UUID(int=0), ONBOARD.kind, "tenant", ONBOARD.plan)
-        happened: Input = Started()
-        while not workflow.status.is_final:
-            turn = simulation._advance(workflow, happened)
-            simulation._note(walked, workflow, turn)
-            workflow = turn.workflow
-            inputs = list(simulation._inputs(workflow))
-            happened = chance.choices(inputs, [30 if isinstance(each, frequent) else 1 for each in inputs])[0]
-
-    shown = explore(ONBOARD.plan[:3])
-    assert _arrows(walked) <= _arrows(shown)
-    assert walked.step_ends <= shown.step_ends
-
-
-def _arrows(found: Transitions) -> set[tuple[tuple[str, str], str]]:
-    edges = [*found.workflow.items(), *found.step.items()]
-    return {(edge, cause) for edge, causes in edges for cause in causes}
-
-
-def test_the_diagrams_show_how_a_workflow_can_end() -> None:
-    found = explore(ONBOARD.plan[:3])
-
-    assert {after for _, after in found.workflow} == {"compensating", "needs_attention", "compensated", "completed"}
-    assert ("running", "compensated") not in found.workflow
-    assert ("completed", "compensating") not in found.workflow
-    assert found.step_ends == {"pending", "succeeded", "failed", "undone"}
+def test_an_ask_says_what_undoes_it_or_that_nothing_does(messages: str) -> None:
+    undone = {message.undoes for message in CATALOGUE.values() if issubclass(message, Ask)}
+    for ask in (message for message in CATALOGUE.values() if issubclass(message, Ask) and not message.undoes):
+        section = messages.partition(f"### {ask.__name__}\n")[2].partition("###")[0]
+        assert ("undone by [" in section) is (ask in undone), ask
+        assert ("never undone" in section) is (ask not in undone), ask
 
 
 def test_every_reference_in_the_asyncapi_document_leads_somewhere(asyncapi: dict[str, Any]) -> None:
@@ -219,17 +186,40 @@ def test_the_documented_envelope_is_the_one_on_the_wire(asyncapi: dict[str, Any]
 
 def test_what_everybody_outside_is_told_is_documented_as_it_is_told(asyncapi: dict[str, Any]) -> None:
     ids = TimeOrderedIds()
-    stored = Stored(planned(ids.new(), ONBOARD.kind, str(ids.new()), ONBOARD.plan), ONBOARD.version, REQUEST)
+    workflow = planned(ids.new(), ONBOARD.kind, str(ids.new()), ONBOARD.plan)
+    stored = Stored(workflow, ONBOARD.name, ONBOARD.version, REQUEST)
     _, outgoing = Engine(clock=SystemClock(), ids=ids).first(stored, Started())
     told = next(each for each in outgoing if each.exchange == STATUS_EXCHANGE)
+
+    _assert_documented(told, asyncapi, channel="status")
+
+
+def test_the_warning_of_a_contracts_end_is_documented_as_it_is_told(asyncapi: dict[str, Any]) -> None:
+    kernel: Any = SimpleNamespace(ports=SimpleNamespace(ids=TimeOrderedIds()))
+    intake: Any = None
+    expirations = Expirations(kernel, intake, Terms(warning=timedelta(days=14), grace=timedelta(days=30)))
+    account = {"tenant_id": str(kernel.ports.ids.new()), "expiration": date(2027, 1, 1)}
+
+    _assert_documented(expirations._warning(account, SystemClock().now()), asyncapi, channel="warning")
+
+
+def _assert_documented(told: Outgoing, asyncapi: dict[str, Any], *, channel: str) -> None:
     parcel = outbox._binary_parcel(told)
     schemas = asyncapi["components"]["schemas"]
     data = schemas[parcel.headers["ce-type"]]
 
-    assert re.fullmatch(re.sub(r"\{\w+\}", r"[^.]+", asyncapi["channels"]["status"]["address"]), told.routing_key)
+    assert list(asyncapi["channels"][channel]["messages"]) == [parcel.headers["ce-type"]]
+    assert re.fullmatch(re.sub(r"\{\w+\}", r"[^.]+", asyncapi["channels"][channel]["address"]), told.routing_key)
     assert set(schemas["CloudEventHeaders"]["required"]) <= parcel.headers.keys()
     assert parcel.headers.keys() <= schemas["CloudEventHeaders"]["properties"].keys()
     assert orjson.loads(parcel.body).keys() == data["properties"].keys()
+
+
+def test_the_words_of_a_routing_key_are_those_of_the_lifecycles(asyncapi: dict[str, Any]) -> None:
+    told = asyncapi["channels"]["error"]["parameters"]
+
+    assert set(told["kind"]["enum"]) == {definition.kind for definition in CURRENT}
+    assert set(told["step"]["enum"]) == {step for definition in CURRENT for step in definition.steps}
 
 
 @pytest.mark.parametrize("service", SERVICES)
