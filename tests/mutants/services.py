@@ -1,0 +1,73 @@
+"""Bugs in the services that take part: residue, doubles, money."""
+
+from tests.mutants.defect import Defect
+
+_TENANT = ("services/tenant/tests/test_changes.py", "services/tenant/tests/test_handlers.py")
+_IDENTITY = (
+    "services/identity/tests/test_handlers.py",
+    "services/identity/tests/test_blocking_and_purging.py",
+    "services/identity/tests/test_changing_administrators.py",
+)
+_BILLING = ("services/billing/tests/test_final_invoice.py", "services/billing/tests/test_changes.py")
+_METRICS = ("services/metrics/tests/test_handlers.py",)
+_PROVISIONING = ("services/provisioning/tests/test_handlers.py", "services/provisioning/tests/test_lifecycles.py")
+
+DEFECTS = (
+    Defect(
+        "an undo overwrites what was changed since",
+        "services/tenant/changes.py",
+        '            if terms | befores[tenant_id]["changed_to"] == terms and terms["state"] != State.ARCHIVED\n',
+        "",
+        _TENANT,
+    ),
+    Defect(
+        "taking a registration back leaves the record",
+        "services/tenant/handlers.py",
+        "    await queries.deregister(connection, [ask.tenant_id for ask in asks])\n",
+        "",
+        _TENANT[::-1],
+    ),
+    Defect(
+        "a user who belongs nowhere any more is kept",
+        "services/identity/handlers.py",
+        "    await queries.delete_users_without_membership(connection, [user_id for _, user_id in members])\n"
+        "    return [contracts.AdministratorsRemoved(",
+        "    return [contracts.AdministratorsRemoved(",
+        _IDENTITY,
+    ),
+    Defect(
+        "a block that was there before is taken for one's own",
+        "services/identity/handlers.py",
+        '        before = {"block": None} if ask.tenant_id in blocked else None\n',
+        '        before = {"block": None}\n',
+        _IDENTITY[1:],
+    ),
+    Defect(
+        "an account is charged on the day on which it is closed",
+        "services/billing/final_invoice.py",
+        "    days = (end - first).days\n",
+        "    days = (end - first).days + 1\n",
+        _BILLING,
+    ),
+    Defect(
+        "half a cent is rounded to the even side",
+        "services/billing/final_invoice.py",
+        "_EXACT = Context(prec=50, rounding=ROUND_HALF_UP)\n",
+        '_EXACT = Context(prec=50, rounding="ROUND_HALF_EVEN")\n',
+        _BILLING,
+    ),
+    Defect(
+        "quotas that were changed stay changed",
+        "services/metrics/handlers.py",
+        "    await queries.replace_quotas(connection, {tenant_id: found[tenant_id] for tenant_id in tracked})\n",
+        "",
+        _METRICS,
+    ),
+    Defect(
+        "an environment is forgotten, and what it consists of is kept",
+        "services/provisioning/handlers.py",
+        "    await queries.delete_environments(connection, tenant_ids)\n    await driver.deprovision(tenant_ids)\n",
+        "    await queries.delete_environments(connection, tenant_ids)\n",
+        _PROVISIONING,
+    ),
+)
