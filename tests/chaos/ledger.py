@@ -9,7 +9,7 @@ from typing import Any
 import aio_pika
 import asyncpg
 
-from services.onboarding.onboard import ONBOARD
+from services.onboarding.lifecycles.onboard import ONBOARD
 from shared.contracts import SERVICES
 from shared.messaging.topology import RETRY_DELAYS, parking_queue_of, retry_queue_of, work_queue_of
 
