@@ -6,14 +6,15 @@ Off, a failpoint is one comparison. `TENURE_FAIL` arms them for a process, `arme
     TENURE_FAIL=confirmed:3=raise            at the third visit
     TENURE_FAIL=before_commit=hang,acked=kill
 
-Raising after something has happened (``after_commit``, ``confirmed``) is the fault "raised but happened".
+Raising after something has happened (``after_commit``, ``confirmed``) is the fault "raised but happened". A simulation
+decides about each visit anew: `visited_by`.
 """
 
 import asyncio
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -48,8 +49,12 @@ class _Armed:
     visits_left: int
 
 
+Visitor = Callable[[str], Awaitable[None]]
+"""What runs at every visit of every failpoint, with its name; it may take its time, raise, or never return."""
+
 _armed: dict[str, _Armed] = {}
 _hits: dict[str, int] = {}
+_visitor: Visitor | None = None
 
 
 async def failpoint(name: str) -> None:
@@ -58,8 +63,8 @@ async def failpoint(name: str) -> None:
     Raises:
         FailpointError: it is armed with ``raise`` and this is the visit that was asked for.
     """
-    if _armed:
-        await _visit(name)
+    if _visitor is not None:
+        await _visitor(name)
 
 
 def arm(specification: str) -> None:
@@ -69,6 +74,7 @@ def arm(specification: str) -> None:
         ValueError: the text names an unknown failpoint or action.
     """
     _armed.clear()
+    _let_visit(None)
     for part in filter(None, specification.split(",")):
         place, _, action = part.partition("=")
         name, _, visit = place.partition(":")
@@ -77,6 +83,7 @@ def arm(specification: str) -> None:
                 f"{part!r} is not <failpoint>[:<visit>]=kill|raise|hang; failpoints: {', '.join(FAILPOINTS)}"
             )
         _armed[name] = _Armed(action=action, visits_left=int(visit or 1))  # type: ignore[arg-type] # checked above
+    _let_visit(_visit if _armed else None)
 
 
 def arm_from_environment(environment: Mapping[str, str] = os.environ) -> None:
@@ -95,9 +102,25 @@ def armed(specification: str) -> Iterator[None]:
         arm("")
 
 
+@contextmanager
+def visited_by(visitor: Visitor) -> Iterator[None]:
+    """Let somebody decide about every visit of a block; what is armed does not strike meanwhile."""
+    before = _visitor
+    _let_visit(visitor)
+    try:
+        yield
+    finally:
+        _let_visit(before)
+
+
 def hits(name: str) -> int:
     """Tell how often an armed failpoint has struck since `armed`: the proof that a fault happened."""
     return _hits.get(name, 0)
+
+
+def _let_visit(visitor: Visitor | None) -> None:
+    global _visitor  # noqa: PLW0603 - failpoints are called from everywhere and belong to the process
+    _visitor = visitor
 
 
 async def _visit(name: str) -> None:

@@ -28,6 +28,7 @@ UNAVAILABLE = (
     asyncpg.CrashShutdownError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.DiskFullError,
+    asyncpg.QueryCanceledError,  # by `statement_timeout`, which tells no more than a `TimeoutError`
     OSError,
     TimeoutError,
 )
@@ -108,8 +109,12 @@ async def transaction(pool: Pool, *, seconds: float = 30.0) -> AsyncIterator[Con
     try:
         async with asyncio.timeout(seconds), connection.transaction():
             yield connection
-    except TimeoutError:
-        connection.terminate()
+    except Exception as error:
+        if isinstance(error, TimeoutError):
+            connection.terminate()
+        # asyncpg reports a connection that is lost while it rolls back in place of the cancellation that made it do so.
+        if (task := asyncio.current_task()) and task.cancelling():
+            raise asyncio.CancelledError from error
         raise
     finally:
         await pool.release(connection, timeout=_CONNECT_SECONDS)

@@ -36,9 +36,11 @@ VERSION = "0.1.0"
 
 Check = Callable[[], Awaitable[None]]
 Settings = TypeVar("Settings", bound=ServiceSettings)
+Result = TypeVar("Result")
 
 _KEEP_PARTITIONS_SECONDS = timedelta(hours=1).total_seconds()
 _RETRY_SECONDS = 1.0
+_CANCEL_AGAIN_SECONDS = 2.0
 _GARBAGE_THRESHOLDS = (20_000, 20, 20)
 
 
@@ -53,12 +55,14 @@ class Ports:
     Attributes:
         bus: makes the bus of a service from its settings and name; RabbitMQ where None.
         manifest: who says what; the repository's own where None.
+        open_pool: opens a service's pool of database connections, as `shared.postgres.open_pool` does.
     """
 
     clock: Clock = field(default_factory=SystemClock)
     ids: Ids = field(default_factory=TimeOrderedIds)
     bus: Callable[[str], Bus] | None = None
     manifest: Manifest = field(default_factory=Manifest.load)
+    open_pool: Callable[..., Awaitable[Pool]] = open_pool
 
 
 class Kernel:
@@ -184,8 +188,15 @@ class Service:
 
 
 async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
+    """Cancel until all have ended.
+
+    Once is not enough: a cancellation that meets a transaction whose connection has just been lost comes out of asyncpg
+    as an error that says so, and whoever waits out such errors goes on.
+    """
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=_CANCEL_AGAIN_SECONDS)
     results = await asyncio.gather(*tasks, return_exceptions=True)
     if failures := [result for result in results if isinstance(result, Exception)]:
         raise ExceptionGroup("parts of the service failed", failures)
@@ -204,7 +215,7 @@ async def open_kernel(
     Args:
         dependencies: what the handlers need besides ``clock`` and ``ids``, which are always there.
     """
-    pool = await _open_pool_patiently(service, settings, ports.clock)
+    pool = await patiently(lambda: _open_pool(service, settings, ports), what=service, clock=ports.clock)
     bus = ports.bus(service) if ports.bus else RabbitBus(settings.broker_url, name=f"tenure {service}")
     offered = {"clock": ports.clock, "ids": ports.ids} | dependencies
     try:
@@ -222,17 +233,27 @@ async def open_kernel(
         await _close_pool(pool)
 
 
-async def _open_pool_patiently(service: str, settings: ServiceSettings, clock: Clock) -> Pool:
+async def _open_pool(service: str, settings: ServiceSettings, ports: Ports) -> Pool:
+    url = settings.database_url.get_secret_value()
+    return await ports.open_pool(url, size=settings.pool_size, name=f"tenure {service}")
+
+
+async def patiently(action: Callable[[], Awaitable[Result]], *, what: str, clock: Clock) -> Result:
+    """Do something at the start of a service that needs a database, waiting for that as long as it takes.
+
+    Args:
+        action: tried again from its beginning whenever the database is away.
+        what: waits, as the log has it.
+    """
     attempt = 0
     while True:
         try:
-            url = settings.database_url.get_secret_value()
-            return await open_pool(url, size=settings.pool_size, name=f"tenure {service}")
+            return await action()
         except Exception as error:
-            if not is_unavailable(error):
+            if not (is_unavailable(error) or isinstance(error, CONTENTION)):
                 raise
             attempt += 1
-            log.warning("waiting for the database", action="database_unavailable", service=service, error=repr(error))
+            log.warning("waiting for the database", action="database_unavailable", service=what, error=repr(error))
             await clock.sleep(backoff(attempt))
 
 

@@ -12,8 +12,8 @@ from services.provisioning.handlers import SUBSCRIPTIONS
 from services.provisioning.settings import ProvisioningSettings
 from services.provisioning.sweeping import sweep_every_minute
 from shared.http import create_api
-from shared.postgres import open_pool
-from shared.service import VERSION, Ports, Service, open_kernel
+from shared.postgres import Pool
+from shared.service import VERSION, Ports, Service, open_kernel, patiently
 
 _APPLICATION_POOL = 4
 
@@ -22,8 +22,12 @@ _APPLICATION_POOL = 4
 async def build(settings: ProvisioningSettings, ports: Ports) -> AsyncIterator[Service]:
     """Construct the service on its own database and broker login; close both at the end."""
     application_url = settings.application_database_url.get_secret_value()
-    await install(application_url)
-    async with await open_pool(application_url, size=_APPLICATION_POOL, name="tenure pool driver") as application:
+
+    async def open_application() -> Pool:
+        await install(application_url)
+        return await ports.open_pool(application_url, size=_APPLICATION_POOL, name="tenure pool driver")
+
+    async with await patiently(open_application, what="provisioning", clock=ports.clock) as application:
         driver = PostgresPool(application, url=application_url, clock=ports.clock)
         async with open_kernel(
             "provisioning",

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from shared.clock import Clock
-from shared.postgres import is_unavailable
+from shared.postgres import CONTENTION, is_unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -24,7 +24,7 @@ async def sweep_every_minute(what: str, sweep: Callable[[], Awaitable[int]], clo
             if swept := await sweep():
                 log.info("swept", action=f"{what}_swept", count=swept)
         except Exception as error:
-            if not is_unavailable(error):
+            if not (is_unavailable(error) or isinstance(error, CONTENTION)):
                 raise
             log.warning("not swept for now", action=f"{what}_not_swept", error=repr(error))
         await clock.sleep(_SWEEP_SECONDS)

@@ -8,7 +8,7 @@ from services.tenant.api import PATHS, routes
 from services.tenant.handlers import SUBSCRIPTIONS
 from services.tenant.settings import TenantSettings
 from shared.http import create_api
-from shared.service import VERSION, Ports, Service, open_kernel
+from shared.service import VERSION, Ports, Service, open_kernel, patiently
 
 
 @asynccontextmanager
@@ -22,5 +22,5 @@ async def build(settings: TenantSettings, ports: Ports) -> AsyncIterator[Service
             checks=kernel.checks,
             version=VERSION,
         )
-        await announce_catalog(kernel)
+        await patiently(lambda: announce_catalog(kernel), what="tenant", clock=ports.clock)
         yield Service("tenant", PATHS, api, kernel, shutdown_seconds=settings.shutdown_seconds)

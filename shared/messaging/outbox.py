@@ -69,7 +69,9 @@ async def claim(connection: Connection, *, now: datetime) -> list[Outgoing]:
         now,
         _SWEEP_LIMIT,
     )
-    return [Outgoing(row["id"], row["exchange"], row["routing_key"], row["event"]) for row in rows]
+    # In the order in which they were said, as far as their identities tell.
+    in_order = sorted(rows, key=lambda row: row["id"].int)
+    return [Outgoing(row["id"], row["exchange"], row["routing_key"], row["event"]) for row in in_order]
 
 
 async def give_back(connection: Connection, ids: Sequence[UUID], *, now: datetime) -> None:
@@ -123,7 +125,8 @@ class Relay:
                     await self._clock.sleep(_COALESCE_SECONDS)
             try:
                 await self.flush()
-                if self._clock.now() - swept_at >= timedelta(seconds=_SWEEP_SECONDS):
+                # A clock may be set back, which must not stop the sweeper until it has caught up.
+                if abs(self._clock.now() - swept_at) >= timedelta(seconds=_SWEEP_SECONDS):
                     swept_at = self._clock.now()
                     await self.sweep()
             except Exception as error:

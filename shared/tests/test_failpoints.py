@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from shared.failpoints import FAILPOINTS, FailpointError, arm, arm_from_environment, armed, failpoint, hits
+from shared.failpoints import (
+    FAILPOINTS,
+    FailpointError,
+    arm,
+    arm_from_environment,
+    armed,
+    failpoint,
+    hits,
+    visited_by,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -88,6 +97,27 @@ async def test_a_hanging_failpoint_hangs_until_it_is_cancelled() -> None:
         hanging.cancel()
         with pytest.raises(asyncio.CancelledError):
             await hanging
+
+
+async def test_a_visitor_decides_about_every_visit_of_a_block_and_of_no_other() -> None:
+    visits: list[str] = []
+
+    async def visit(name: str) -> None:
+        visits.append(name)
+        if name == "confirmed":
+            raise FailpointError(name)
+
+    with armed("acked=raise"):
+        with visited_by(visit):
+            await failpoint("received")
+            await failpoint("acked")
+            with pytest.raises(FailpointError):
+                await failpoint("confirmed")
+        with pytest.raises(FailpointError):
+            await failpoint("acked")
+    await failpoint("confirmed")
+
+    assert visits == ["received", "acked", "confirmed"]
 
 
 @pytest.mark.parametrize("specification", ["nowhere=raise", "acked=explode", "acked", "=raise", "acked:x=raise"])

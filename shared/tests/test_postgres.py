@@ -10,6 +10,7 @@ import pytest
 from deploy.databases import DatabaseUrls
 from deploy.local.throwaway import FreshDatabases, Server
 from shared.postgres import (
+    Connection,
     MigrationError,
     Pool,
     is_unavailable,
@@ -256,3 +257,29 @@ class TestMigrations:
 
         assert missing
         assert all(name.startswith("billing/0") for name in missing)
+
+
+async def test_a_cancellation_is_one_although_its_connection_is_lost(kernel_database: DatabaseUrls) -> None:
+    """asyncpg reports the loss when it rolls back, and whoever waits out such losses would go on."""
+    begun: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
+
+    async def wait(pool: Pool) -> None:
+        async with transaction(pool) as connection:
+            begun.set_result(connection)
+            await asyncio.Event().wait()
+
+    async with await open_pool(kernel_database.owner) as pool:
+        waiting = asyncio.create_task(wait(pool))
+        connection = await begun
+        await pool.execute("SELECT pg_terminate_backend($1)", connection.get_server_pid())
+        await eventually(lambda: _is_lost(connection))
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+
+def _is_lost(connection: Connection) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:  # it is so much lost that the pool has it back
+        return True

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
 import httpx2
 import pytest
 
@@ -111,6 +112,45 @@ async def test_a_service_works_until_it_is_told_to_stop(office: Office, kernel: 
     assert [answer.causation_id for answer in office.said()] == [ask.id]
     assert await pool.fetchval("SELECT count(*) FROM outbox") == 0
     assert office.broker.depth("billing.work") == 0
+
+
+def _is_lost(connection: Connection) -> bool:
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:  # it is so much lost that the pool has it back
+        return True
+
+
+async def test_it_stops_although_a_lost_connection_takes_the_place_of_a_cancellation(
+    kernel: Kernel, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.service._CANCEL_AGAIN_SECONDS", 0.1)
+    begun: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
+    losses = 0
+
+    async def wait_in_a_transaction() -> None:
+        nonlocal losses
+        while True:
+            try:
+                async with kernel.pool.acquire() as connection, connection.transaction():
+                    if not begun.done():
+                        begun.set_result(connection)
+                    await asyncio.Event().wait()
+            except asyncpg.InterfaceError:
+                losses += 1
+                if losses > 1:
+                    raise
+
+    stopping = asyncio.Event()
+    running = asyncio.create_task(service_of(kernel, wait_in_a_transaction).run(stopping))
+    connection = await begun
+    await pool.execute("SELECT pg_terminate_backend($1)", connection.get_server_pid())
+    await eventually(lambda: _is_lost(connection), describe="the connection is lost")
+    stopping.set()
+
+    await asyncio.wait_for(running, 5)
+
+    assert losses == 1, "the cancellation was not lost, so this proves nothing"
 
 
 async def test_what_was_begun_is_finished_before_it_stops(office: Office, kernel: Kernel, pool: Pool) -> None:

@@ -79,9 +79,9 @@ DEFECTS = (
     Defect(
         "what is sent again has a new id",
         _OUTBOX,
-        'Outgoing(row["id"], row["exchange"], row["routing_key"], row["event"])',
+        'Outgoing(row["id"], row["exchange"], row["routing_key"], row["event"]) for row in in_order',
         'Outgoing(row["id"], row["exchange"], row["routing_key"], '
-        'row["event"].replace(str(row["id"])[-6:].encode(), b"abcdef"))',
+        'row["event"].replace(str(row["id"])[-6:].encode(), b"abcdef")) for row in in_order',
         _OUTBOX_TESTS,
     ),
     Defect(
