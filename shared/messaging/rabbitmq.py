@@ -29,7 +29,8 @@ _PUBLISH_SECONDS = 15.0
 _WATCH_SECONDS = 10.0
 Value = TypeVar("Value")
 
-_BROKEN = (AMQPError, ProtocolError, OSError, TimeoutError, RuntimeError)
+# The last one comes out of a handshake that the other side ends, such as a proxy whose broker is away.
+_BROKEN = (AMQPError, ProtocolError, OSError, TimeoutError, RuntimeError, StopAsyncIteration)
 
 
 def login_of(url: str) -> str:
@@ -233,7 +234,7 @@ class _RabbitConsumption:
                     self._lost("the broker has no consumer")()
                     return
         except _BROKEN as error:
-            self._lost(f"watchdog: {error or type(error).__name__}")()
+            self._lost(f"watchdog: {str(error) or type(error).__name__}")()
 
 
 async def _connect(url: str, name: str) -> AbstractConnection:
@@ -251,7 +252,7 @@ async def _guarded(awaitable: Awaitable[Value]) -> Value:
     try:
         return await awaitable
     except _BROKEN as error:
-        raise BusUnavailableError(f"broker: {error or type(error).__name__}") from error
+        raise BusUnavailableError(f"broker: {str(error) or type(error).__name__}") from error
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is not None and task.cancelling():

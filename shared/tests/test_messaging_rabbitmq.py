@@ -321,3 +321,12 @@ async def until_caught_up(site: RabbitSite, service: OneService) -> None:
         return ("started", "last") in await service.effects()
 
     await service.until(has_started)
+
+
+async def test_a_handshake_that_the_other_side_ends_says_that_the_broker_is_away() -> None:
+    """What aiormq makes of a proxy that accepts and hangs up, on the event loop that services run on."""
+    handshake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    handshake.set_exception(StopAsyncIteration())
+
+    with pytest.raises(BusUnavailableError, match="StopAsyncIteration"):
+        await rabbitmq._guarded(handshake)

@@ -373,8 +373,12 @@ async def test_the_end_of_a_contract_is_told_suspends_and_off_boards(system: Sys
     system.clock.put_forward(3 * 86_400)
     await eventually(lambda: _has_state(system, tenant_id, "suspended"), within=20)
     system.clock.put_forward(30 * 86_400)
-    await eventually(lambda: _has_state(system, tenant_id, "archived"), within=30)
-    assert await everywhere(system, tenant_id) == {}
+    await eventually(lambda: _is_nowhere(system, tenant_id), within=30)
+    assert await _has_state(system, tenant_id, "archived")
+
+
+async def _is_nowhere(system: System, tenant_id: str) -> bool:
+    return await everywhere(system, tenant_id) == {}
 
 
 async def _is_accepted(system: System, account: Mapping[str, Any]) -> bool:

@@ -187,13 +187,14 @@ async def are_in_agreement(world: World) -> bool:
 async def test_undoing_after_the_environment_is_gone_does_nothing(found: World, change: Change) -> None:
     events = await found.do(change("a"), change("b"))
     await found.do(remove("a"), remove("b"))
+    exported = (await found.snapshot())["export"]
 
     await found.undo(*events)
 
     after = await found.snapshot()
     assert [row[1] for row in after["environment"]] == ["c"]
     assert [row[0] for row in after["deployment"]] == [row[0] for row in after["partition"]] == ["c"]
-    assert after["export"] == []
+    assert after["export"] == exported  # no workflow turns back after a removal, so what was found is forgotten with it
 
 
 async def test_what_is_not_there_is_refused_and_stops_no_other_ask_of_the_batch(found: World, change: Change) -> None:
