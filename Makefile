@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV_VERSION := 0.13.8
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check docs mutants bench audit parking lock
+.PHONY: help demo up test check docs mutants chaos bench audit parking lock
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ docs: $(BIN)/.installed ## write the generated pages
 
 mutants: $(BIN)/.installed ## plant deliberate bugs, one at a time, and see whether the tests notice: WORDS="barrier"
 	@$(BIN)/python -u -m tests.mutants $(WORDS)
+
+chaos: $(BIN)/.installed ## kill, freeze, cut off and starve everything amid load, and check every promise: ARGS="--seed 1"
+	@$(BIN)/python -u -m tests.chaos $(ARGS)
 
 bench: $(BIN)/.installed ## onboardings per second beside the bare floor, and memory before full queues; about 8 minutes
 	@$(BIN)/python -u -m bench

@@ -17,6 +17,7 @@ QUEUE = "sub.chaos"
 _FINAL = {"completed", "compensated", "abandoned"}
 _PREFETCH = 500
 _PAUSE_SECONDS = 0.2
+_Status = tuple[str, str, str]  # when it came to be, the id of the message, which grows with time, and the status
 
 
 class Watcher:
@@ -29,11 +30,25 @@ class Watcher:
     def __init__(self) -> None:
         self.repeated = 0
         self._seen: set[str] = set()
-        self._finals: dict[str, list[str]] = defaultdict(list)
+        self._told: dict[str, list[_Status]] = defaultdict(list)
 
     def finals(self, workflow_id: str) -> list[str]:
         """Return the final statuses that were told of a workflow."""
-        return self._finals.get(workflow_id, [])
+        return [status for status in self.path(workflow_id) if status in _FINAL]
+
+    def path(self, workflow_id: str) -> list[str]:
+        """Return every status that was told of a workflow, in the order in which it came to be."""
+        return [status for _, _, status in sorted(self._told.get(workflow_id, []))]
+
+    @property
+    def heard(self) -> int:
+        """How many different messages have come."""
+        return len(self._seen)
+
+    @property
+    def workflows(self) -> set[str]:
+        """Everything of which a status was told."""
+        return set(self._told)
 
     def hear(self, delivery: Delivery) -> None:
         """Take a message into account, unless it was heard before."""
@@ -43,8 +58,8 @@ class Watcher:
             return
         self._seen.add(delivery.message_id)
         told = orjson.loads(delivery.body)
-        if delivery.routing_key.startswith("status.") and told["status"] in _FINAL:
-            self._finals[told["workflowId"]].append(told["status"])
+        if delivery.routing_key.startswith("status."):
+            self._told[told["workflowId"]].append((told["occurredAt"], delivery.message_id, told["status"]))
 
 
 @asynccontextmanager
