@@ -5,6 +5,7 @@ be followed, cancelled and undone like any other; one that came to nothing is tr
 prolonged after its end lets the tenant in again.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -20,7 +21,6 @@ from services.onboarding.lifecycles.reactivate import REACTIVATE
 from services.onboarding.lifecycles.suspend import SUSPEND
 from services.onboarding.orders import Order
 from shared.contracts.onboarding import TenantExpiring
-from shared.http import Problem
 from shared.messaging import outbox
 from shared.messaging.event import Event, Outgoing
 from shared.messaging.topology import STATUS_EXCHANGE
@@ -147,16 +147,19 @@ class Expirations:
             warnings = [self._warning(each, now) for each, made in zip(accounts, reviews, strict=True) if made.warns]
             await outbox.insert(connection, warnings, now=now)
         await self._kernel.relay.send(warnings)
-        for made in reviews:
-            if made.order is not None:
-                await self._submit(made.order)
+        # All at once, so that the intake accepts them in one transaction.
+        await asyncio.gather(*(self._submit(made.order) for made in reviews if made.order is not None))
         return len(accounts)
 
     async def _submit(self, order: Order) -> None:
+        """Order something; whatever keeps it from being accepted, it is tried again at the next look."""
         try:
             accepted = await self._intake.submit(Application(order, PRINCIPAL, None, b""))
-        except Problem as problem:
-            log.warning("the contract's end waits", action="expiration_postponed", detail=problem.detail)
+        except Exception as error:  # noqa: BLE001 - the intake gives each order its own error, which is nobody else's
+            tenant_id = order.request["tenantId"]
+            log.warning(
+                "the contract's end waits", action="expiration_postponed", tenant_id=tenant_id, error=repr(error)
+            )
         else:
             log.info(
                 "a contract has ended",

@@ -511,6 +511,31 @@ async def test_it_looks_again_and_again_whatever_the_database_does(
     assert (await account(pool, tenant_id))["warned_for"] == END
 
 
+async def test_what_one_look_orders_is_accepted_in_one_transaction(
+    desk: Desk, pool: Pool, clock: ManualClock, tenant_id: str
+) -> None:
+    for number in range(4):
+        await desk.tenant(f"Customer {number}", expiration=END.isoformat())
+    await clock.advance(DAYS_BEFORE * DAY)
+
+    assert await expirations(desk).review() == 5
+
+    transactions = await pool.fetch("SELECT xmin::text, count(*) FROM workflow WHERE kind = 'suspend' GROUP BY 1")
+    assert [row["count"] for row in transactions] == [5]
+
+
+async def test_an_order_whose_acceptance_is_not_known_stops_nothing(
+    desk: Desk, pool: Pool, clock: ManualClock, tenant_id: str
+) -> None:
+    await clock.advance(DAYS_BEFORE * DAY)
+
+    with failpoints.armed("before_202=raise"):
+        assert await expirations(desk).review() == 1
+        assert failpoints.hits("before_202") == 1
+
+    assert await ordered(pool) == ["suspend"]
+
+
 async def test_an_order_that_is_refused_stops_nothing(
     desk: Desk, pool: Pool, clock: ManualClock, tenant_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
