@@ -4,7 +4,7 @@ BIN := .venv/bin
 UV_VERSION := 0.13.8
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check docs mutants chaos bench audit parking lock
+.PHONY: help demo up test check docs mutants chaos rolling bench overload audit parking lock
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -44,8 +44,14 @@ mutants: $(BIN)/.installed ## plant deliberate bugs, one at a time, and see whet
 chaos: $(BIN)/.installed ## kill, freeze, cut off and starve everything amid load, and check every promise: ARGS="--seed 1"
 	@$(BIN)/python -u -m tests.chaos $(ARGS)
 
+rolling: $(BIN)/.installed ## put this code over an earlier one, service by service, amid load: ARGS="--from HEAD~1"
+	@$(BIN)/python -u -m tests.rolling $(ARGS)
+
 bench: $(BIN)/.installed ## onboardings per second beside the bare floor, and memory before full queues; about 8 minutes
 	@$(BIN)/python -u -m bench
+
+overload: $(BIN)/.installed ## offer ten times what can be done, then empty a queue of a million messages: ARGS="--backlog billing"
+	@$(BIN)/python -u -m bench.overload $(ARGS)
 
 audit: $(BIN)/.installed ## compare what all databases hold with how every workflow ended, while `make up` runs
 	@$(BIN)/python -m deploy.audit

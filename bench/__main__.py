@@ -6,19 +6,15 @@ Both run on the same servers in the same run, so that what is compared is the ra
 import argparse
 import asyncio
 import os
-import shutil
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from statistics import median
 
 from bench.backlog import peak_memory
 from bench.floor_run import Floor
 from bench.onboardings import System, running_system
-from deploy.local.stack import Stack, running_stack
+from bench.servers import servers
 from shared.logs import configure_logs
 
 _CONNECTIONS = 64
@@ -27,7 +23,7 @@ _WARM_UP = 200
 
 async def compare(*, count: int, lone: int, rounds: int) -> None:
     """Run the floor and the system in turn, and print both with their ratio."""
-    async with _servers() as stack:
+    async with servers() as stack:
         floor = await Floor.prepare(stack)
         floor_rates, floor_lone, rates, lone_seconds = [], [], [], []
         async with running_system(stack) as system:
@@ -62,21 +58,11 @@ def _report(
 
 async def fill_up(*, messages: int) -> None:
     """Let each service start before a full queue, and print the most memory that it took until that was empty."""
-    async with _servers() as stack:
+    async with servers() as stack:
         print(f"\n{f'{messages} messages waiting':<34}{'peak memory':>12}{'drained in':>12}")
         for service in stack.environment:
             peak, seconds = await peak_memory(stack, service, messages=messages)
             print(f"{service:<34}{peak / 2**20:>9.0f} MB{seconds:>10.1f} s")
-
-
-@asynccontextmanager
-async def _servers() -> AsyncIterator[Stack]:
-    folder = Path(tempfile.mkdtemp(prefix="tenure-bench-"))
-    try:
-        async with running_stack(folder, say=lambda line: print(f"  {line}")) as stack:
-            yield stack
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> int:

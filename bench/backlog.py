@@ -47,7 +47,7 @@ async def peak_memory(stack: Stack, service: str, *, messages: int) -> tuple[int
         ):
             await until_ready(child.port)
             await _until_handled(stack.databases[service].app, messages)
-            return _peak(child), asyncio.get_running_loop().time() - started
+            return peak_of(child), asyncio.get_running_loop().time() - started
 
 
 async def _publish(bus: RabbitBus, events: list[Event]) -> None:
@@ -104,6 +104,7 @@ async def _until_handled(database_url: str, messages: int) -> None:
         await connection.close()
 
 
-def _peak(child: Child) -> int:
+def peak_of(child: Child) -> int:
+    """Return the most memory that a process ever had in use, in bytes."""
     status = Path(f"/proc/{child.pid}/status").read_text(encoding="ascii")
     return 1024 * int(status.partition("VmHWM:")[2].split()[0])

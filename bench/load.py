@@ -4,6 +4,10 @@ import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
+
+_FULL_SECONDS = 0.2
+"""How long a client waits that was told to come back: less than it was told, so that there is always somebody."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +68,17 @@ async def onboard_many(port: int, key: str, *, count: int, connections: int, run
 
 
 async def _onboard_each(client: Client, numbers: Iterator[int], run: str) -> list[str]:
-    accepted = []
-    for number in numbers:
-        answer = await client.request("POST", "/v1/onboardings", request(run, number))
-        if answer.status != 202:  # noqa: PLR2004 - Accepted
+    return [await _onboard(client, request(run, number)) for number in numbers]
+
+
+async def _onboard(client: Client, body: object) -> str:
+    while True:
+        answer = await client.request("POST", "/v1/onboardings", body)
+        if answer.status == HTTPStatus.ACCEPTED:
+            return str(json.loads(answer.body)["id"])
+        if answer.status != HTTPStatus.SERVICE_UNAVAILABLE:
             raise RuntimeError(f"not accepted: {answer.status} {answer.body.decode()}")
-        accepted.append(json.loads(answer.body)["id"])
-    return accepted
+        await asyncio.sleep(_FULL_SECONDS)
 
 
 def request(run: str, number: int) -> dict[str, object]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import asyncpg
 
 from bench.load import Client, onboard_many, request
+from bench.offered import Offered, Outcome
 from deploy.local.children import Child, running_children
 from deploy.local.stack import Stack
 
@@ -31,9 +32,13 @@ class System:
     Args:
         stack: the servers they work on.
         children: by service.
+
+    Attributes:
+        children: as given.
     """
 
     def __init__(self, stack: Stack, children: Mapping[str, Child]) -> None:
+        self.children = children
         self._database = stack.databases["onboarding"].app
         self._key = stack.admin_key
         self._port = children["onboarding"].port
@@ -60,6 +65,21 @@ class System:
         if row["completed"] != count:
             raise RuntimeError(f"only {row['completed']} of {count} onboardings completed")
         return float(count / row["seconds"])
+
+    async def offer(self, *, rate: float, seconds: float) -> Outcome:
+        """Offer so many onboardings a second for some seconds, and wait until whatever was accepted has ended."""
+        outcome = await Offered(self._port, self._key, f"offered-{next(self._runs)}").offer(rate=rate, seconds=seconds)
+        await self.rest()
+        return outcome
+
+    async def rest(self) -> None:
+        """Wait until no workflow is under way."""
+        connection = await asyncpg.connect(self._database)
+        try:
+            while await connection.fetchval(_UNFINISHED):  # noqa: ASYNC110 - it changes in other processes
+                await asyncio.sleep(_POLL_SECONDS)
+        finally:
+            await connection.close()
 
     async def onboard_one_by_one(self, count: int) -> list[float]:
         """Onboard customers one after the other; return the seconds from each request to the answer that it is done."""

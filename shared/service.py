@@ -3,19 +3,18 @@
 import asyncio
 import gc
 import signal
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import structlog
-import uvicorn
 from starlette.types import ASGIApp
 
 from shared.clock import Clock, SystemClock
 from shared.failpoints import arm_from_environment
+from shared.http.server import HttpServer, IsClosed
 from shared.ids import Ids, TimeOrderedIds
 from shared.logs import configure_logs
 from shared.messaging import inbox
@@ -33,6 +32,9 @@ log = structlog.get_logger(__name__)
 
 VERSION = "0.1.0"
 """Of all services: they are released together."""
+
+MEMORY_MEGABYTES = 150
+"""What no service ever needs more of, whatever it is offered; for limits, and what every load is measured by."""
 
 Check = Callable[[], Awaitable[None]]
 Settings = TypeVar("Settings", bound=ServiceSettings)
@@ -147,6 +149,7 @@ class Service:
     Attributes:
         paths: the paths at the common origin that it owns.
         background: coroutines that run as long as the service does; one that ends by itself is a bug.
+        is_closed: tells which requests are turned away unread because there is too much to do.
     """
 
     name: str
@@ -155,6 +158,7 @@ class Service:
     kernel: Kernel
     background: Sequence[Callable[[], Coroutine[Any, Any, None]]] = ()
     shutdown_seconds: float = 10.0
+    is_closed: IsClosed | None = None
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Consume and relay until ``stopping`` is set, then finish what was begun.
@@ -308,7 +312,7 @@ async def run_all(
     HTTP stops first, while the services still run: requests that were begun need them for their answers, and nothing
     new is accepted while the services finish.
     """
-    server = HttpServer(origin, host=host, port=port)
+    server = HttpServer(origin, host=host, port=port, is_closed=_any_of([service.is_closed for service in services]))
     answered = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(server.serve())
@@ -320,41 +324,12 @@ async def run_all(
         answered.set()
 
 
-class HttpServer(uvicorn.Server):
-    """uvicorn inside our own event loop, leaving signals and logs to us.
-
-    Args:
-        app: what it serves.
-        port: 0 takes a free one.
-    """
-
-    def __init__(self, app: ASGIApp, *, host: str, port: int) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                host=host,
-                port=port,
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=5,
-                limit_concurrency=2000,
-            )
-        )
-
-    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until ``should_exit``; stop listening even if cancelled."""
-        try:
-            await super().serve(sockets)
-        finally:
-            for server in getattr(self, "servers", ()):  # there are none before it has started
-                server.close()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signal handlers alone."""
-        yield
+def _any_of(closings: Sequence[IsClosed | None]) -> IsClosed | None:
+    """Return what turns away whatever one of the services turns away."""
+    given = [is_closed for is_closed in closings if is_closed is not None]
+    if len(given) <= 1:
+        return given[0] if given else None
+    return lambda method, path: any(is_closed(method, path) for is_closed in given)
 
 
 def stop_on_signals() -> asyncio.Event:

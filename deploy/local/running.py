@@ -17,7 +17,8 @@ from deploy.local.processes import ServerFailedError
 from deploy.local.stack import Say, Stack, running_stack
 from deploy.local.system import built_services, origin_of
 from shared.failpoints import arm_from_environment
-from shared.service import HttpServer, run_all
+from shared.http import HttpServer
+from shared.service import run_all
 
 HOST = "127.0.0.1"
 """Where the origin listens: this machine alone."""

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deploy.local.gateway import gateway
 from deploy.local.ports import free_port
-from shared.service import HttpServer
+from shared.http import HttpServer
 from shared.testing import eventually
 
 Serve = Callable[[ASGIApp], Awaitable[int]]

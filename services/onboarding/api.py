@@ -24,6 +24,7 @@ from services.onboarding.lifecycles.update_account import UPDATE_ACCOUNT
 from services.onboarding.operators import Operators
 from services.onboarding.orders import Order
 from services.onboarding.presentation import AccountView, HistoryEntry, WorkflowView, view
+from services.onboarding.pressure import Pressure
 from services.onboarding.requests import (
     AccountRequest,
     ActionRequest,
@@ -74,6 +75,16 @@ PATHS = (
     "/v1/events",
 )
 
+_ORDERS = frozenset(
+    {
+        ("POST", "/v1/onboardings"),
+        ("PUT", "/v1/accounts"),
+        ("POST", "/v1/tier-changes"),
+        ("POST", "/v1/product-changes"),
+    }
+)
+"""What makes work and is not urgent."""
+
 _LONGEST_ID = 18
 
 Wait = Annotated[float, Query(ge=0, le=60, description="Seconds to wait for the workflow to end.")]
@@ -82,6 +93,17 @@ LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", description="R
 
 Check = Callable[[Mapping[str, Any]], Order]
 """Makes an order of a request that fits the catalog, or raises the problem that it does not."""
+
+
+@dataclass(frozen=True)
+class Entrance:
+    """Turns orders away that there is no room for, before they are read; what is urgent is read first."""
+
+    pressure: Pressure
+
+    def is_closed(self, method: str, path: str) -> bool:
+        """Return whether a request is turned away; one that is not has a place."""
+        return (method, path) in _ORDERS and not self.pressure.let_in()
 
 
 @dataclass(frozen=True)

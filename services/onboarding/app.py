@@ -4,13 +4,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
-from services.onboarding.api import PATHS, Desk, routes
+from prometheus_client import CollectorRegistry
+
+from services.onboarding.api import PATHS, Desk, Entrance, routes
 from services.onboarding.catalog import Catalog
 from services.onboarding.engine import Engine
 from services.onboarding.expiration import Expirations, Terms
 from services.onboarding.handlers import SUBSCRIPTIONS
 from services.onboarding.intake import Intake
 from services.onboarding.operators import Operators
+from services.onboarding.pressure import Pressure
 from services.onboarding.settings import OnboardingSettings
 from services.onboarding.streams import Streams
 from services.onboarding.timers import Timers
@@ -27,7 +30,9 @@ async def build(settings: OnboardingSettings, ports: Ports) -> AsyncIterator[Ser
     async with open_kernel("onboarding", settings, ports, SUBSCRIPTIONS, engine=engine) as kernel:
         watch = Watch(kernel.pool)
         kernel.consumer.on_commit = watch.wake
-        intake = Intake(kernel, engine, watch, backlog=settings.backlog)
+        registry = CollectorRegistry()
+        pressure = Pressure(kernel.pool, ports.clock, most=settings.under_way, registry=registry)
+        intake = Intake(kernel, engine, watch, pressure=pressure, backlog=settings.backlog)
         catalog = Catalog(kernel.pool, ports.clock)
         desk = Desk(intake, catalog, ports.clock, settings.grace_days)
         terms = Terms(warning=timedelta(days=settings.warning_days), grace=timedelta(days=settings.grace_days))
@@ -46,6 +51,7 @@ async def build(settings: OnboardingSettings, ports: Ports) -> AsyncIterator[Ser
             admin_key=settings.admin_key,
             checks={**kernel.checks, "catalog": catalog.check, "definitions": Versions(kernel.pool, engine).check},
             version=VERSION,
+            registry=registry,
         )
         yield Service(
             "onboarding",
@@ -54,9 +60,11 @@ async def build(settings: OnboardingSettings, ports: Ports) -> AsyncIterator[Ser
             kernel,
             background=[
                 intake.run,
+                pressure.run,
                 watch.run,
                 Timers(kernel, engine, watch).run,
                 Expirations(kernel, intake, terms).run,
             ],
             shutdown_seconds=settings.shutdown_seconds,
+            is_closed=Entrance(pressure).is_closed,
         )

@@ -173,6 +173,7 @@ class Definition:
         version: grows when steps change; a running workflow keeps the plan it started with.
         name: of this way to do what ``kind`` says, where there are several.
         deadline: seconds in which a workflow must have ended, not counting those that it waits.
+        urgent: whether there is room for it when there is none for others.
 
     Attributes:
         plan: all its steps, those included that depend on the request.
@@ -190,11 +191,13 @@ class Definition:
         steps: Sequence[DefinedStep],
         name: str | None = None,
         deadline: float = DEADLINE_SECONDS,
+        urgent: bool = False,
     ) -> None:
         self.kind = kind
         self.name = name or kind
         self.version = version
         self.deadline = deadline
+        self.urgent = urgent
         self.steps = {each.name: each for each in steps}
         _refuse_broken(self.name, steps)
         _refuse_without_return(self.name, steps)

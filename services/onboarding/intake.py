@@ -13,12 +13,13 @@ from services.onboarding import orders, queries
 from services.onboarding.engine import Engine
 from services.onboarding.orders import Order, Placed
 from services.onboarding.presentation import presented
+from services.onboarding.pressure import Pressure
 from services.onboarding.saga import Advanced, Started
 from services.onboarding.storage import Stored, history_rows, plan_rows, step_row, workflow_row
 from services.onboarding.watch import Watch
 from services.onboarding.workflow import planned
 from shared.failpoints import failpoint
-from shared.http import FieldError, Problem
+from shared.http import FieldError, Problem, overloaded
 from shared.messaging import outbox
 from shared.messaging.event import Outgoing
 from shared.postgres import CONTENTION, Connection, is_unavailable, transaction
@@ -29,7 +30,6 @@ log = structlog.get_logger(__name__)
 
 _BATCH = 200
 _ATTEMPTS = 5
-_RETRY_AFTER_SECONDS = "2"
 
 
 @dataclass(frozen=True)
@@ -98,13 +98,15 @@ class Intake:
     """Accepts orders in groups.
 
     Args:
+        pressure: knows whether there is room for more.
         backlog: how many may wait.
     """
 
-    def __init__(self, kernel: Kernel, engine: Engine, watch: Watch, *, backlog: int) -> None:
+    def __init__(self, kernel: Kernel, engine: Engine, watch: Watch, *, pressure: Pressure, backlog: int) -> None:
         self._kernel = kernel
         self._engine = engine
         self._watch = watch
+        self._pressure = pressure
         self._waiting: asyncio.Queue[Application] = asyncio.Queue(backlog)
 
     async def submit(self, application: Application) -> Accepted:
@@ -112,19 +114,15 @@ class Intake:
 
         Raises:
             Problem: 404 where there is no such tenant, 409 where the customer's name is taken or the tenant's state
-                speaks against it, 422 where the idempotency key was used for another request, 503 where too many wait.
+                speaks against it, 422 where the idempotency key was used for another request, 503 where there is too
+                much to do.
         """
-        try:
+        with self._pressure.entering(urgent=application.order.definition.urgent) as is_room:
+            if not is_room or self._waiting.full():
+                self._pressure.refuse()
+                raise overloaded()
             self._waiting.put_nowait(application)
-        except asyncio.QueueFull:
-            raise Problem(
-                503,
-                code="overloaded",
-                detail="Too many requests wait to be accepted. Try again shortly.",
-                retryable=True,
-                headers={"Retry-After": _RETRY_AFTER_SECONDS},
-            ) from None
-        return await application.answer
+            return await application.answer
 
     async def replayed(self, principal: str, key: str | None, fingerprint: bytes) -> Accepted | None:
         """Return the first answer to a request that was accepted before, or None.

@@ -229,6 +229,21 @@ async def active_workflows(connection: Connection, tenant_ids: Sequence[str]) ->
     return {row["tenant_id"]: row["id"] for row in rows}
 
 
+async def pressure(connection: Connection, *, due_by: datetime, ended_since: datetime, most: int) -> tuple[int, int]:
+    """Return how many workflows have something due by then, counted up to a bound, and how many have ended since."""
+    (row,) = await connection.fetch(
+        """
+        SELECT (SELECT count(DISTINCT workflow_id)
+                FROM (SELECT workflow_id FROM step WHERE due_at <= $1 LIMIT 8 * $3) AS waiting),
+               (SELECT count(*) FROM workflow WHERE finished_at >= $2)
+        """,
+        due_by,
+        ended_since,
+        most,
+    )
+    return row[0], row[1]
+
+
 async def active_definitions(connection: Connection) -> Rows:
     """Return ``name``, ``version`` and ``step`` of whatever workflows that have not ended still run.
 

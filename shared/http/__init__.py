@@ -18,6 +18,7 @@ from shared.http.paging import (
 )
 from shared.http.preconditions import IfMatch, etag, if_match, require_match
 from shared.http.problems import FieldError, Problem, ProblemDocument
+from shared.http.server import HttpServer, overloaded
 
 __all__ = [
     "DEFAULT_LIMIT",
@@ -26,6 +27,7 @@ __all__ = [
     "Checks",
     "Cursor",
     "FieldError",
+    "HttpServer",
     "IdempotencyKey",
     "IfMatch",
     "Limit",
@@ -46,6 +48,7 @@ __all__ = [
     "if_match",
     "merge_openapi",
     "one_origin",
+    "overloaded",
     "page",
     "require_match",
 ]

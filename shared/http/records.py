@@ -3,17 +3,20 @@
 import asyncio
 import re
 import time
+from collections.abc import Iterable
 from urllib.parse import quote
 
 import structlog
 from prometheus_client import CollectorRegistry, Histogram
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.http.problems import RETRY_AFTER_SECONDS, Problem, problem_of
 from shared.ids import Ids
 
 log = structlog.get_logger(__name__)
+
+REQUEST_ID = b"x-request-id"
+"""The header that names a request, in both directions."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -47,11 +50,10 @@ class RequestRecorder:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else self._ids.new().hex
-        answer = _Answer(send, request_id)
+        name = request_id(scope["headers"], self._ids)
+        answer = _Answer(send, name)
         started = time.perf_counter()
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        with structlog.contextvars.bound_contextvars(request_id=name):
             try:
                 await self._answered(scope, receive, answer)
             finally:
@@ -86,6 +88,14 @@ class RequestRecorder:
         )
 
 
+def request_id(headers: Iterable[tuple[bytes, bytes]], ids: Ids) -> str:
+    """Return the id that the client has given a request, or a new one."""
+    for header, value in headers:
+        if header == REQUEST_ID and _REQUEST_ID.fullmatch(given := value.decode("latin-1")):
+            return given
+    return ids.new().hex
+
+
 def _stopping() -> Problem:
     return Problem(
         503,
@@ -105,7 +115,7 @@ class _Answer:
     def __init__(self, send: Send, request_id: str) -> None:
         self.status: int | None = None
         self._send = send
-        self._header = (b"x-request-id", request_id.encode())
+        self._header = (REQUEST_ID, request_id.encode())
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":

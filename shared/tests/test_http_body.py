@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from shared import text
-from shared.http import Problem, RequestBody, administrator, anybody, create_api
+from shared.http import HttpServer, Problem, RequestBody, administrator, anybody, create_api
 from shared.http.body import MAXIMUM_BODY, MAXIMUM_DEPTH, check_json
-from shared.service import HttpServer
 from shared.testing import eventually
 
 KEY = "a-key-for-tests"

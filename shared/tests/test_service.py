@@ -15,12 +15,13 @@ from deploy.local.throwaway import FreshDatabases
 from shared.clock import Clock, ManualClock, SystemClock
 from shared.contracts.base import Fact, Message
 from shared.contracts.billing import OpenAccount
+from shared.http import HttpServer
 from shared.ids import Ids
 from shared.messaging.bus import BusUnavailableError
 from shared.messaging.event import Event, decode, parse_batch
 from shared.messaging.subscriptions import Subscriptions, do
 from shared.postgres import Connection, Pool
-from shared.service import HttpServer, Kernel, NotReadyError, Ports, Service, open_kernel, run_all, stop_on_signals
+from shared.service import Kernel, NotReadyError, Ports, Service, open_kernel, run_all, stop_on_signals
 from shared.settings import ServiceSettings, settings_of
 from shared.testing import eventually, hurry
 from shared.testing.memory_bus import MemoryBroker, MemoryBus

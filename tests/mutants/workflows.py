@@ -9,7 +9,31 @@ _QUERIES = "services/onboarding/queries.py"
 _TESTS = "services/onboarding/tests/"
 _SAGA_TESTS = (_TESTS + "test_saga.py", _TESTS + "test_saga_properties.py")
 
+_PRESSURE = "services/onboarding/pressure.py"
+_PRESSURE_TESTS = (_TESTS + "test_pressure.py",)
+
 DEFECTS = (
+    Defect(
+        "there is room for everybody",
+        _PRESSURE,
+        "        return self.taken >= self._limit * (1 + RESERVED * urgent)\n",
+        "        return False\n",
+        _PRESSURE_TESTS,
+    ),
+    Defect(
+        "all that arrive while the first are read are read",
+        _PRESSURE,
+        "        self._let_in += 1\n",
+        "        self._let_in += 0\n",
+        _PRESSURE_TESTS,
+    ),
+    Defect(
+        "what is being accepted is forgotten at each look",
+        _PRESSURE,
+        "        self._entering += 1\n",
+        "        self._under_way += 1\n",
+        _PRESSURE_TESTS,
+    ),
     Defect(
         "what came first is undone first",
         _SAGA,

@@ -92,6 +92,7 @@ def _deletion(service: str, result: Any) -> tenant.Deletion:
 OFFBOARD = Definition(
     kind="offboard",
     version=1,
+    urgent=True,
     steps=(
         step("begin-offboarding", ask=_begin, undo=tenant.CancelOffboarding),
         wait("grace-period", seconds=_grace_seconds, after=("begin-offboarding",)),

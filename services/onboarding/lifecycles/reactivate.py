@@ -28,6 +28,7 @@ def _resume_billing(context: Context) -> Message:
 REACTIVATE = Definition(
     kind="reactivate",
     version=1,
+    urgent=True,
     steps=(
         step("reactivate-tenant", ask=_reactivate_tenant, undo=tenant.WithdrawReactivation),
         step("allow-sign-in", ask=_allow_sign_in, undo=identity.DisallowSignIn, after=("reactivate-tenant",)),

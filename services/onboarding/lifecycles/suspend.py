@@ -29,6 +29,7 @@ def _pause_billing(context: Context) -> Message:
 SUSPEND = Definition(
     kind="suspend",
     version=1,
+    urgent=True,
     steps=(
         step("suspend-tenant", ask=_suspend_tenant, undo=tenant.LiftSuspension),
         step("block-sign-in", ask=_block_sign_in, undo=identity.UnblockSignIn, after=("suspend-tenant",)),

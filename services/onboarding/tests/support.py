@@ -10,6 +10,7 @@ from uuid import UUID
 
 import httpx2
 import orjson
+from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
 from services.onboarding import handlers, queries
@@ -20,6 +21,7 @@ from services.onboarding.intake import Accepted, Application, Intake
 from services.onboarding.lifecycles import DEFINITIONS
 from services.onboarding.lifecycles.onboard import ONBOARD
 from services.onboarding.orders import Order
+from services.onboarding.pressure import Pressure
 from services.onboarding.saga import TimerDue
 from services.onboarding.settings import OnboardingSettings
 from services.onboarding.storage import Stored, load
@@ -57,6 +59,7 @@ class Desk:
     engine: Engine
     watch: Watch
     intake: Intake
+    pressure: Pressure
 
     async def submit(
         self, name: str = "Acme", *, key: str | None = None, principal: str = "root", **details: Any
@@ -103,6 +106,7 @@ async def open_desk(
     *,
     clock: Clock | None = None,
     backlog: int = 2000,
+    under_way: int = 5000,
     is_open: bool = True,
     definitions: Mapping[tuple[str, int], Definition] = DEFINITIONS,
 ) -> AsyncIterator[Desk]:
@@ -119,10 +123,11 @@ async def open_desk(
         subscriptions=handlers.SUBSCRIPTIONS,
         dependencies={"engine": engine},
     )
-    intake = Intake(kernel, engine, watch, backlog=backlog)
+    pressure = Pressure(pool, world.clock, most=under_way, registry=CollectorRegistry())
+    intake = Intake(kernel, engine, watch, pressure=pressure, backlog=backlog)
     running = [asyncio.create_task(intake.run())] if is_open else []
     try:
-        yield Desk(pool, kernel, engine, watch, intake)
+        yield Desk(pool, kernel, engine, watch, intake, pressure)
     finally:
         for task in running:
             task.cancel()
@@ -246,6 +251,11 @@ class Replica:
     @property
     def pool(self) -> Pool:
         return self.service.kernel.pool
+
+    def is_closed(self, method: str, path: str) -> bool:
+        """Tell whether the server turns a request away unread."""
+        assert self.service.is_closed is not None
+        return self.service.is_closed(method, path)
 
 
 @asynccontextmanager

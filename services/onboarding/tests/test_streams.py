@@ -16,8 +16,8 @@ from services.onboarding.streams import Streams
 from services.onboarding.tests.catalogue import MINIMAL, answers
 from services.onboarding.tests.support import IDS, KEY, Desk, Replica, blocked, go_on, hear, kinds, open_desk, told
 from shared.clock import SystemClock
+from shared.http import HttpServer
 from shared.postgres import Pool, transaction
-from shared.service import HttpServer
 from shared.testing import eventually
 from shared.testing.memory_bus import MemoryBroker
 
