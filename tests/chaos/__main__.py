@@ -5,7 +5,6 @@ python -m tests.chaos [--seed N] [--minutes N] [--faults a,b] [--rate N] [--keep
 
 import argparse
 import asyncio
-import os
 import secrets
 import shutil
 import sys
@@ -16,9 +15,9 @@ from pathlib import Path
 
 import uvloop
 
-from deploy.local.rabbitmq import MissingBrokerError, find_broker
 from shared.logs import configure_logs
 from tests.chaos.campaign.faults.catalogue import CATALOGUE
+from tests.chaos.campaign.prerequisites import trouble_here
 from tests.chaos.campaign.run import Options, run
 
 _MINUTES = 20.0
@@ -30,7 +29,7 @@ _CANNOT = 2
 def main() -> int:
     """Read the command line, run a campaign, and return 1 where anything was not as it must be."""
     arguments = _arguments()
-    if trouble := _trouble():
+    if trouble := trouble_here():
         print(trouble)
         return _CANNOT
     options = Options(arguments.seed, arguments.minutes, arguments.faults, arguments.rate)
@@ -57,18 +56,6 @@ def main() -> int:
         say(f"Logs and the customers' journal are in {folder}")
     say("All is as it was promised." if is_sound else "FAILED")
     return 0 if is_sound else 1
-
-
-def _trouble() -> str:
-    """Return why there can be no campaign here; empty where there can."""
-    servers = ("_DATABASE_URL", "_AMQP_URL")
-    if given := [name for name in os.environ if name.startswith("TENURE_") and name.endswith(servers)]:
-        return f"Only servers of our own may be killed, and {', '.join(given)} is set."
-    try:
-        find_broker(print)
-    except MissingBrokerError as error:
-        return str(error)
-    return ""
 
 
 def _arguments() -> argparse.Namespace:

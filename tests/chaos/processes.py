@@ -26,10 +26,14 @@ class ServiceProcess:
     Args:
         environment: all it is told; of our own environment it gets nothing but the search path and the language.
         folder: where its log goes.
+
+    Attributes:
+        root: the folder with the code that it runs when it is started next.
     """
 
     def __init__(self, service: str, environment: Mapping[str, str], folder: Path) -> None:
         self.service = service
+        self.root = ROOT
         self.port = free_port()
         self.log = folder / f"{service}.log"
         self._told = {
@@ -68,7 +72,7 @@ class ServiceProcess:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", f"services.{self.service}"],
-                cwd=ROOT,
+                cwd=self.root,
                 env={**self._told, **armed},
                 stdin=subprocess.DEVNULL,
                 stdout=log,

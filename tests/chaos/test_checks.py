@@ -15,7 +15,7 @@ from tests.chaos.campaign.check_tenants import check_tenants
 from tests.chaos.campaign.findings import Finding
 from tests.chaos.campaign.journal import Journal, Promise, Refusal
 from tests.chaos.campaign.records import Records
-from tests.chaos.campaign.tenants import Picture, Tenant, Tier, expected
+from tests.chaos.campaign.tenants import Picture, Tenant, Tier, expected, without_connections
 from tests.chaos.campaign.views import Views
 from tests.chaos.watcher import Watcher
 
@@ -118,6 +118,19 @@ async def test_nothing_is_found_where_a_doomed_workflow_was_undone(tmp_path: Pat
     world.promises[0].doomed = True
 
     assert await world.findings(tmp_path) == []
+
+
+async def test_only_a_tenant_of_a_release_without_them_may_lack_the_connections_of_its_tier(tmp_path: Path) -> None:
+    world = World()
+    default_connections(world)
+    assert {finding.meaning for finding in await world.findings(tmp_path)} == {"wrong"}
+
+    world.tenant = replace(TENANT, may_lack_connections=True)
+    assert await world.findings(tmp_path) == []
+
+    world.shown = replace(world.shown, environments=((7, *world.shown.environments[0][1:]),))
+    world.written = {"t1": world.shown}
+    assert {finding.meaning for finding in await world.findings(tmp_path)} == {"wrong"}
 
 
 async def test_nothing_is_found_where_a_tenant_has_gone_as_it_must(tmp_path: Path) -> None:
@@ -230,6 +243,11 @@ def no_last_invoice(world: World) -> None:
 def no_certificate(world: World) -> None:
     off_boarded(world)
     world.trouble = "no certificate"
+
+
+def default_connections(world: World) -> None:
+    world.shown = without_connections(world.shown)
+    world.written = {"t1": world.shown}
 
 
 SPOILT: Mapping[Callable[[World], None], set[str]] = {

@@ -87,6 +87,8 @@ class Customer:
     async def _interfere(self, order: Order, promise: Promise, tenant: Tenant) -> tuple[Order, Promise] | None:
         """Now and then take it back, or order something else before it has ended; return what was accepted."""
         chance = self._random.random()
+        if not self._door.knows_lifecycles:
+            return None
         if order.never_ends or chance < _CANCELLING:
             await asyncio.sleep(self._random.uniform(0, _LONGEST_PAUSE_SECONDS))
             await self._door.cancel(promise)
@@ -110,7 +112,8 @@ class Customer:
         return next((tenant for tenant in self.tenants.values() if tenant.is_alive), None)
 
     def _onboarding(self) -> tuple[Order, Tenant]:
-        return orders.onboard(self.name, self._admin(), self._random)
+        order, tenant = orders.onboard(self.name, self._admin(), self._random)
+        return order, replace(tenant, may_lack_connections=not self._door.knows_lifecycles)
 
     def _choose(self, tenant: Tenant) -> Order:
         choices = _SUSPENDED if tenant.state == "suspended" else _ACTIVE

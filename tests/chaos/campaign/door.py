@@ -29,10 +29,12 @@ class Door:
 
     Attributes:
         accepted: every order that was promised.
+        knows_lifecycles: whether it has more to offer than onboardings, which nobody can take back.
     """
 
     def __init__(self, client: httpx2.AsyncClient, journal: Journal, random: Random) -> None:
         self.accepted: list[tuple[Order, Promise]] = []
+        self.knows_lifecycles = True
         self._client = client
         self._journal = journal
         self._random = random
@@ -67,9 +69,11 @@ class Door:
     async def cancel(self, promise: Promise) -> None:
         """Have an operator stop a workflow, if it is not too late."""
         promise.cancelled = True
-        await self._answer(
+        response = await self._answer(
             lambda: self._client.post(f"/v1/workflows/{promise.workflow_id}/cancel", json={"reason": "changed my mind"})
         )
+        if response.status_code not in {httpx2.codes.OK, httpx2.codes.CONFLICT}:
+            self._journal.oddities.append(f"the cancellation of {promise.workflow_id} was answered {response.text}")
 
     async def ended(self, promise: Promise) -> str:
         """Wait until a workflow has ended and return its status; empty when it does not end."""

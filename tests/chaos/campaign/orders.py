@@ -10,6 +10,20 @@ from tests.chaos.campaign.tenants import PRODUCTS, TIERS, Tenant
 NOWHERE = "mars"
 """A region that provisioning refuses: a late step fails, so everything before it is undone."""
 
+PATHS = frozenset(
+    {
+        "/v1/onboardings",
+        "/v1/accounts",
+        "/v1/tier-changes",
+        "/v1/product-changes",
+        "/v1/suspensions",
+        "/v1/reactivations",
+        "/v1/offboardings",
+        "/v1/workflows/{workflow_id}/cancel",
+    }
+)
+"""What the system must know, as its OpenAPI document has it, so that all of this can be ordered and taken back."""
+
 _LONG_GRACE_DAYS = 30
 
 
@@ -67,7 +81,8 @@ def change_tier(tenant: Tenant, _: str, random: Random) -> Order:
     tier = _other(tenant.tier, random)
     refusal = "wrong_state" if tenant.state == "suspended" else ""
     body = {"tenantId": tenant.tenant_id, "tier": tier}
-    return Order("change-tier", "/v1/tier-changes", body, {"tier": tier}, refused_with=refusal)
+    changes = {"tier": tier, "may_lack_connections": False}
+    return Order("change-tier", "/v1/tier-changes", body, changes, refused_with=refusal)
 
 
 def same_tier(tenant: Tenant, _: str, __: Random) -> Order:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from tests.chaos.campaign.plant import Plant
+from tests.chaos.campaign.fleet import Fleet
 from tests.chaos.campaign.traffic import Traffic
 
 QUIET_SECONDS = 90.0
@@ -22,15 +22,15 @@ async def rest(traffic: Traffic, say: Callable[[str], None]) -> None:
     resting.result()
 
 
-async def settle(plant: Plant) -> None:
+async def settle(fleet: Fleet) -> None:
     """Wait until outboxes and work queues are empty, for as long as is reasonable; what is left is found later."""
     deadline = asyncio.get_running_loop().time() + QUIET_SECONDS
-    for left in (plant.ledger.outboxes, _working(plant)):
+    for left in (fleet.ledger.outboxes, _working(fleet)):
         while await left() and asyncio.get_running_loop().time() < deadline:
             await _pause()
     heard = -1
-    while heard < plant.watcher.heard:  # it has no way to know that nothing comes any more
-        heard = plant.watcher.heard
+    while heard < fleet.watcher.heard:  # it has no way to know that nothing comes any more
+        heard = fleet.watcher.heard
         await asyncio.sleep(_SILENCE_SECONDS)
 
 
@@ -38,8 +38,8 @@ async def _pause() -> None:
     await asyncio.sleep(_LOOK_SECONDS)
 
 
-def _working(plant: Plant) -> Callable[[], Awaitable[dict[str, int]]]:
+def _working(fleet: Fleet) -> Callable[[], Awaitable[dict[str, int]]]:
     async def working() -> dict[str, int]:
-        return {name: count for name, count in (await plant.ledger.queues()).items() if not name.endswith(".parking")}
+        return {name: count for name, count in (await fleet.ledger.queues()).items() if not name.endswith(".parking")}
 
     return working

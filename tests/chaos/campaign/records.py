@@ -103,6 +103,24 @@ class Records:
         )
         return float(rows[0]["seconds"])
 
+    async def met(self, *, asked_at: datetime, ready_at: datetime) -> tuple[int, float]:
+        """Return how many workflows were under way at some time of a restart, and how long the longest of them took.
+
+        Those that were cancelled are left out.
+        """
+        rows = await self._fetch(
+            "onboarding",
+            """
+            SELECT count(*) AS met,
+                   coalesce(extract(epoch FROM max(finished_at - created_at)), 0)::float8 AS seconds
+            FROM workflow WHERE created_at < $2 AND coalesce(finished_at, 'infinity') > $1
+            AND failure ->> 'code' IS DISTINCT FROM 'cancelled'
+            """,
+            asked_at,
+            ready_at,
+        )
+        return int(rows[0]["met"]), float(rows[0]["seconds"])
+
     async def pictures(self) -> dict[str, Picture]:
         """Return what five databases hold of each tenant, by id."""
         records = {row["tenant_id"]: _record(row) for row in await self._fetch("tenant", _TENANTS)}

@@ -2,29 +2,23 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from tests.chaos.campaign.check_events import check_events
-from tests.chaos.campaign.check_plant import check_plant
-from tests.chaos.campaign.check_promises import check_promises
 from tests.chaos.campaign.check_replays import check_replays
-from tests.chaos.campaign.check_tenants import check_tenants
+from tests.chaos.campaign.comparison import compare
 from tests.chaos.campaign.customer import Customer
 from tests.chaos.campaign.door import Door
 from tests.chaos.campaign.faults.catalogue import chosen
 from tests.chaos.campaign.figures import conditions, counters, recoveries, table
 from tests.chaos.campaign.findings import Finding
 from tests.chaos.campaign.journal import Journal
-from tests.chaos.campaign.plant import Plant, running_plant
+from tests.chaos.campaign.plant import running_plant
 from tests.chaos.campaign.quiet import rest, settle
-from tests.chaos.campaign.records import Records
 from tests.chaos.campaign.strikes import Strikes
 from tests.chaos.campaign.traffic import Traffic
-from tests.chaos.campaign.views import Views
 
 WARM_UP_SECONDS = 5.0
 RESERVE_SECONDS = 240.0
@@ -58,8 +52,8 @@ async def run(options: Options, folder: Path, say: Say) -> bool:
         with Journal(folder / "journal.jsonl") as journal:
             door = Door(plant.client, journal, Random(options.seed))
             traffic = _traffic(options, door)
-            strikes = Strikes(plant, traffic, _records(plant), say)
-            with _flowing(traffic):
+            strikes = Strikes(plant, traffic, plant.records, say)
+            with traffic.flowing():
                 await asyncio.sleep(WARM_UP_SECONDS)
                 faults = chosen(options.families, Random(options.seed))
                 say(f"{len(faults)} faults, amid {options.rate:g} orders a second")
@@ -68,7 +62,7 @@ async def run(options: Options, folder: Path, say: Say) -> bool:
             await rest(traffic, say)
             await settle(plant)
             findings = [*strikes.findings, *await check_replays(door, Random(options.seed))]
-            findings += await _check(plant, traffic, journal, say)  # nothing may have come of the repetitions
+            findings += await compare(plant, traffic, journal, say)  # nothing may have come of the repetitions
             await _report(options, strikes, journal, findings, say)
     return not findings
 
@@ -80,33 +74,6 @@ def _traffic(options: Options, door: Door) -> Traffic:
         return Customer(f"{prefix} {number}", door, Random(f"{options.seed} {number}"))
 
     return Traffic(options.rate, make, Random(options.seed))
-
-
-def _records(plant: Plant) -> Records:
-    return Records({service: plant.stack.databases[service].owner for service in plant.processes})
-
-
-@contextmanager
-def _flowing(traffic: Traffic) -> Iterator[None]:
-    flowing = asyncio.create_task(traffic.run())
-    try:
-        yield
-    finally:
-        flowing.cancel()
-
-
-async def _check(plant: Plant, traffic: Traffic, journal: Journal, say: Say) -> list[Finding]:
-    records = _records(plant)
-    views = Views(plant.client, {service: process.url for service, process in plant.processes.items()})
-    tenants = [tenant for customer in traffic.customers for tenant in customer.tenants.values()]
-    say(f"Comparing {len(journal.promises)} promises and {len(tenants)} tenants with what there is")
-    return [
-        *(Finding("wrong", oddity) for oddity in journal.oddities),
-        *await check_promises(journal, records),
-        *await check_events(plant.watcher, records),
-        *await check_tenants(tenants, records, views),
-        *await check_plant(plant),
-    ]
 
 
 async def _report(options: Options, strikes: Strikes, journal: Journal, findings: Sequence[Finding], say: Say) -> None:

@@ -1,7 +1,7 @@
 """The model: what a tenant must look like, by what has become of its customer's orders."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 State = Literal["absent", "active", "suspended", "archived", "unknown"]
@@ -22,6 +22,8 @@ class Tenant:
         admins: the addresses of its administrators.
         off_boarded_by: the workflow that did it.
         exported: whether its data must be there for a while after it has gone.
+        may_lack_connections: whether its environment may still have the default number of connections, because it was
+            ordered from a release in which tiers had none.
     """
 
     tenant_id: str
@@ -33,6 +35,7 @@ class Tenant:
     state: State = "absent"
     off_boarded_by: str = ""
     exported: bool = False
+    may_lack_connections: bool = False
 
     @property
     def is_alive(self) -> bool:
@@ -82,6 +85,11 @@ def expected(tenant: Tenant, tiers: Mapping[str, Tier]) -> Picture:
         quotas=tier.quotas,
         environments=((tier.connections, suspended, tenant.products),),
     )
+
+
+def without_connections(picture: Picture) -> Picture:
+    """Return the picture of a tenant whose environment has the default number of connections."""
+    return replace(picture, environments=tuple((None, *others) for _, *others in picture.environments))
 
 
 def products_of(listed: Sequence[Mapping[str, str]]) -> tuple[tuple[str, str], ...]:

@@ -1,12 +1,15 @@
 """The offered load: orders at a steady rate, whether or not the system keeps up."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from random import Random
 
 from tests.chaos.campaign.customer import Customer
+from tests.chaos.campaign.tenants import Tenant
 
-_NEW = 0.2
+NEWCOMERS = 0.2
+"""How many of the turns are a new customer's, as long as there are others."""
 
 
 class Traffic:
@@ -15,10 +18,14 @@ class Traffic:
     Args:
         rate: turns a second.
         make: a customer by its number.
+
+    Attributes:
+        newcomers: the share of turns that are a new customer's.
     """
 
     def __init__(self, rate: float, make: Callable[[int], Customer], random: Random) -> None:
         self.customers: list[Customer] = []
+        self.newcomers = NEWCOMERS
         self._rate = rate
         self._make = make
         self._random = random
@@ -27,9 +34,23 @@ class Traffic:
         self._failures: list[BaseException] = []
 
     @property
+    def tenants(self) -> list[Tenant]:
+        """All that customers have ordered."""
+        return [tenant for customer in self.customers for tenant in customer.tenants.values()]
+
+    @property
     def under_way(self) -> int:
         """How many orders have not ended."""
         return len(self._turns)
+
+    @contextmanager
+    def flowing(self) -> Iterator[None]:
+        """Let customers come for the length of a block."""
+        flowing = asyncio.create_task(self.run())
+        try:
+            yield
+        finally:
+            flowing.cancel()
 
     async def run(self) -> None:
         """Let customers come until this is cancelled."""
@@ -52,7 +73,7 @@ class Traffic:
             raise BaseExceptionGroup("customers have failed", self._failures)
 
     def _next(self) -> Customer:
-        if self._free and self._random.random() > _NEW:
+        if self._free and self._random.random() > self.newcomers:
             return self._free.pop(self._random.randrange(len(self._free)))
         customer = self._make(len(self.customers))
         self.customers.append(customer)
