@@ -81,8 +81,13 @@ class Pressure:
 
     @contextmanager
     def entering(self, *, urgent: bool = False) -> Iterator[bool]:
-        """Count one more workflow, if there is room for it: until the end of the block it is about to be accepted."""
-        self._let_in = max(0, self._let_in - 1)
+        """Count one more workflow, if there is room for it: until the end of the block it is about to be accepted.
+
+        Args:
+            urgent: whether it may use the reserve; what is urgent has not been let in, but is always read.
+        """
+        if not urgent:
+            self._let_in = max(0, self._let_in - 1)
         if self.is_full(urgent=urgent):
             yield False
             return

@@ -96,7 +96,8 @@ class _Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Decide whether anybody reads the request."""
-        if self._is_idle() and not self.expect_100_continue and (path := self._turned_away()) is not None:
+        is_plain = self._is_idle() and not self.expect_100_continue and not self.parser.should_upgrade()
+        if is_plain and (path := self._turned_away()) is not None:
             self._refused = path
         else:
             super().on_headers_complete()
@@ -139,7 +140,7 @@ class _Protocol(HttpToolsProtocol):
         return b"%s%sx-request-id: %s\r\n%s\r\n%s" % (head, more, name, b"connection: close\r\n" * is_last, body)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=64)
 def _path(url: bytes) -> str | None:
     try:
         path: bytes = httptools.parse_url(url).path

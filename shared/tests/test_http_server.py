@@ -182,6 +182,12 @@ async def test_who_asks_before_sending_the_body_is_answered_by_the_application(c
     assert answer.status == 200
 
 
+async def test_who_wants_another_protocol_is_answered_by_the_application(client: Client) -> None:
+    answer = await client.ask(CLOSED, body=b"", headers="Connection: Upgrade\r\nUpgrade: h2c\r\n")
+
+    assert answer.status == 200
+
+
 async def test_a_crowd_is_told_to_come_back(application: Application, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST", 3)
     application.may_answer.clear()

@@ -236,6 +236,17 @@ async def test_no_more_are_read_than_there_is_room_for_and_each_that_is_read_has
     assert [enters(pressure) for _ in range(4)] == [True, True, True, False]
 
 
+async def test_the_urgent_takes_nobodys_place(pool: Pool) -> None:
+    pressure = pressure_on(pool, most=4)
+    assert [pressure.let_in() for _ in range(4)] == [True] * 4
+
+    with pressure.entering(urgent=True) as is_room:
+        assert is_room
+
+    assert not pressure.let_in()
+    assert pressure.taken == 5
+
+
 async def test_the_places_of_those_who_are_refused_when_read_become_free(desk: Desk) -> None:
     entrance = Entrance(desk.pressure)
     while not entrance.is_closed("POST", "/v1/onboardings"):
