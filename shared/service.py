@@ -14,7 +14,8 @@ from starlette.types import ASGIApp
 
 from shared.clock import Clock, SystemClock
 from shared.failpoints import arm_from_environment
-from shared.http.server import HttpServer, IsClosed
+from shared.http.refusal import IsClosed
+from shared.http.server import HttpServer
 from shared.ids import Ids, TimeOrderedIds
 from shared.logs import configure_logs
 from shared.messaging import inbox

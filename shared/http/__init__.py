@@ -18,7 +18,8 @@ from shared.http.paging import (
 )
 from shared.http.preconditions import IfMatch, etag, if_match, require_match
 from shared.http.problems import FieldError, Problem, ProblemDocument
-from shared.http.server import HttpServer, overloaded
+from shared.http.refusal import overloaded
+from shared.http.server import HttpServer
 
 __all__ = [
     "DEFAULT_LIMIT",

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from shared.http import HttpServer
 from shared.http import server as module
+from shared.http.refusal import Head, Heads, IsClosed
 from shared.testing.eventually import eventually
 
 CLOSED = "/v1/orders"
@@ -76,11 +77,13 @@ async def client(application: Application) -> AsyncIterator[Client]:
         yield client
 
 
+def closed(method: str, path: str) -> bool:
+    return (method, path) == ("POST", CLOSED)
+
+
 @asynccontextmanager
-async def serving(application: Application) -> AsyncIterator[int]:
-    server = HttpServer(
-        application, host="127.0.0.1", port=0, is_closed=lambda method, path: (method, path) == ("POST", CLOSED)
-    )
+async def serving(application: Application, is_closed: IsClosed = closed) -> AsyncIterator[int]:
+    server = HttpServer(application, host="127.0.0.1", port=0, is_closed=is_closed)
     running = asyncio.create_task(server.serve())
     await eventually(lambda: server.started)
     yield server.servers[0].sockets[0].getsockname()[1]
@@ -117,8 +120,9 @@ async def test_a_refusal_names_its_request(client: Client) -> None:
     given = await client.ask(CLOSED, headers="X-Request-Id: of-the-client\r\n")
     made = [(await client.ask(CLOSED)).headers["x-request-id"] for _ in range(2)]
     forged = await client.ask(CLOSED, headers="X-Request-Id: a b\r\n")
+    again = await client.ask(CLOSED, headers="X-Request-Id: of-the-client\r\n")
 
-    assert given.headers["x-request-id"] == "of-the-client"
+    assert given.headers["x-request-id"] == again.headers["x-request-id"] == "of-the-client"
     assert made[0] != made[1]
     assert forged.headers["x-request-id"] not in {"a b", *made}
 
@@ -128,6 +132,89 @@ async def test_the_connection_goes_on(client: Client, application: Application) 
 
     assert statuses == [503, 200, 503, 503, 200]
     assert application.called == ["/open", "/open"]
+
+
+async def test_the_same_request_is_refused_in_the_same_way_again(client: Client, application: Application) -> None:
+    answers = [await client.ask(CLOSED) for _ in range(3)]
+
+    assert len({tuple(answer.headers) for answer in answers}) == 1
+    assert len({answer.body for answer in answers}) == 1
+    assert len({answer.headers["x-request-id"] for answer in answers}) == 3
+    assert application.called == []
+
+
+async def test_what_was_refused_before_is_read_once_there_is_room(application: Application) -> None:
+    is_full = True
+    async with serving(application, is_closed=lambda _, __: is_full) as port, connected(port) as client:
+        refused = [(await client.ask(CLOSED)).status for _ in range(3)]
+        is_full = False
+        read = [(await client.ask(CLOSED)).status for _ in range(2)]
+        is_full = True
+
+        assert refused + read == [503, 503, 503, 200, 200]
+        assert (await client.ask(CLOSED)).status == 503
+        assert application.called == [CLOSED, CLOSED]
+
+
+async def test_the_head_of_a_refused_request_before_another_body(client: Client, application: Application) -> None:
+    whole = request(CLOSED, body=b"12345678")
+    await client.ask(CLOSED, body=b"12345678")
+
+    client.writer.write(whole[:-3])  # the rest comes later
+    await client.writer.drain()
+    await asyncio.sleep(0.05)
+    client.writer.write(whole[-3:])
+    assert (await client.answer()).status == 503
+    for _ in range(2):
+        client.writer.write(whole + request("/open"))  # two at once
+        assert [(await client.answer()).status for _ in range(2)] == [503, 200]
+    client.writer.write(whole)
+    assert (await client.answer()).status == 503
+    assert application.called == ["/open", "/open"]
+
+
+async def test_two_refusals_at_once(client: Client) -> None:
+    for _ in range(3):
+        client.writer.write(request(CLOSED) * 2)
+        assert [(await client.answer()).status for _ in range(2)] == [503, 503]
+
+
+@pytest.mark.parametrize("path", ["/open", CLOSED])
+async def test_refused_bytes_inside_of_a_body_are_a_body(client: Client, path: str) -> None:
+    known = request(CLOSED)
+    await client.ask(CLOSED)
+    head, _, _ = request(path, body=known).partition(b"\r\n\r\n")
+
+    client.writer.write(head + b"\r\n\r\n")
+    await client.writer.drain()
+    await asyncio.sleep(0.05)
+    client.writer.write(known)
+
+    assert (await client.answer()).status == (503 if path == CLOSED else 200)
+    assert (await client.ask("/open")).status == 200
+
+
+async def test_the_head_of_a_refused_request_in_pieces(client: Client) -> None:
+    whole = request(CLOSED, body=b"")
+    for _ in range(3):
+        client.writer.write(whole[:20])
+        await client.writer.drain()
+        await asyncio.sleep(0.05)
+        client.writer.write(whole[20:])
+
+        assert (await client.answer()).status == 503
+    assert (await client.ask("/open")).status == 200
+
+
+def test_no_more_heads_are_kept_than_are_of_use() -> None:
+    heads = Heads()
+    for number in range(3000):
+        heads.keep(request(f"/{number}"), Head("POST", f"/{number}", 2))
+    heads.keep(request("/long", headers=f"X: {'x' * 5000}\r\n"), Head("POST", "/long", 2))
+
+    assert heads.find(request("/2999")) == ("POST", "/2999", 2)
+    assert heads.find(request("/0")) is None
+    assert heads.find(request("/long", headers=f"X: {'x' * 5000}\r\n")) is None
 
 
 async def test_a_body_in_pieces_is_dropped(client: Client, application: Application) -> None:
@@ -160,10 +247,14 @@ async def test_whoever_wants_the_connection_closed_gets_that(client: Client) -> 
 
 
 async def test_a_connection_on_which_nothing_follows_is_closed(client: Client) -> None:
-    await client.ask(CLOSED)
+    began = asyncio.get_running_loop().time()
+    for _ in range(3):
+        assert (await client.ask(CLOSED)).status == 503
+        await asyncio.sleep(2)
 
-    async with asyncio.timeout(10):  # uvicorn waits five seconds
+    async with asyncio.timeout(10):
         assert await client.reader.read() == b""
+    assert asyncio.get_running_loop().time() - began > 8  # uvicorn waits for five seconds after the last
 
 
 async def test_a_request_behind_one_that_is_being_answered_waits_its_turn(application: Application) -> None:
@@ -171,6 +262,20 @@ async def test_a_request_behind_one_that_is_being_answered_waits_its_turn(applic
     async with serving(application) as port, connected(port) as client:
         client.writer.write(request("/open") + request(CLOSED))
         await eventually(lambda: application.called == ["/open"])
+        application.may_answer.set()
+
+        assert [(await client.answer()).status for _ in range(2)] == [200, 200]
+
+
+async def test_a_refused_request_behind_one_that_is_being_answered_waits_its_turn(application: Application) -> None:
+    async with serving(application) as port, connected(port) as client:
+        await client.ask(CLOSED)
+        application.may_answer.clear()
+        client.writer.write(request("/open"))
+        await eventually(lambda: application.called == ["/open"])
+        client.writer.write(request(CLOSED))
+        await client.writer.drain()
+        await asyncio.sleep(0.05)
         application.may_answer.set()
 
         assert [(await client.answer()).status for _ in range(2)] == [200, 200]
