@@ -144,9 +144,13 @@ async def test_of_many_at_once_under_one_name_one_is_accepted(desk: Desk, other_
 
 
 async def test_the_name_of_an_onboarding_that_was_undone_is_free_again(desk: Desk, pool: Pool) -> None:
-    await go_on(pool, await desk.start("Acme"), refuse="open-account")
+    undone = await desk.submit("Acme")
+    await go_on(pool, UUID(undone.workflow["id"]), refuse="open-account")
 
-    assert (await desk.submit("Acme")).workflow["status"] == "running"
+    again = await desk.submit("Acme")
+
+    assert again.workflow["status"] == "running"
+    assert again.workflow["tenantId"] != undone.workflow["tenantId"]
 
 
 async def test_the_name_of_a_completed_onboarding_stays_its_tenants(desk: Desk, pool: Pool) -> None:
