@@ -18,7 +18,10 @@ from shared.http.records import REQUEST_ID, request_id
 from shared.ids import Ids
 
 IsClosed = Callable[[str, str], bool]
-"""Tells from its method and path whether a request is turned away now; true for few paths, all of them known."""
+"""Tells from its method and path whether a request is turned away now; true for few paths, all of them known.
+
+It is asked once for each request, and may keep a place for one that it lets in.
+"""
 
 _SOONEST_SECONDS = 1
 _LATEST_SECONDS = 5
@@ -88,6 +91,7 @@ class RefusingProtocol(HttpToolsProtocol):
         self._heads = heads
         self._refused: str | None = None
         self._is_between = True
+        self._is_let_in = False
         self._data = b""
         self._length = 0
         self._active_at = 0.0
@@ -96,11 +100,12 @@ class RefusingProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Refuse a request that was refused before, or have the bytes parsed."""
         if self._is_between and self._is_idle():
-            known = self._heads.find(data)
-            if known is not None and self._is_turned_away(known.method, known.path):
-                self._active_at = self.loop.time()
-                self.transport.write(self._refusal(known.path, self._ids.new().hex))
-                return
+            if (known := self._heads.find(data)) is not None:
+                if self._is_turned_away(known.method, known.path):
+                    self._active_at = self.loop.time()
+                    self.transport.write(self._refusal(known.path, self._ids.new().hex))
+                    return
+                self._is_let_in = True
             self._data = data
         else:
             self._data = b""
@@ -115,7 +120,8 @@ class RefusingProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Decide whether anybody reads the request."""
         is_plain = self._is_idle() and not self.expect_100_continue and not self.parser.should_upgrade()
-        path = _path(self.url) if is_plain else None
+        path = _path(self.url) if is_plain and not self._is_let_in else None
+        self._is_let_in = False
         if path is not None and self._is_turned_away(self.parser.get_method().decode("ascii"), path):
             self._refused = path
         else:

@@ -156,6 +156,25 @@ async def test_what_was_refused_before_is_read_once_there_is_room(application: A
         assert application.called == [CLOSED, CLOSED]
 
 
+async def test_each_request_is_asked_for_once(application: Application) -> None:
+    asked: list[str] = []
+    is_full = True
+
+    def is_closed(_: str, path: str) -> bool:
+        asked.append(path)
+        return is_full
+
+    async with serving(application, is_closed=is_closed) as port, connected(port) as client:
+        refused = [(await client.ask(CLOSED)).status for _ in range(2)]
+        is_full = False
+        read = [(await client.ask(path)).status for path in (CLOSED, CLOSED, "/open")]
+        is_full = True
+        again = [(await client.ask(path)).status for path in (CLOSED, "/open")]
+
+    assert refused + read + again == [503, 503, 200, 200, 200, 503, 503]
+    assert asked == [CLOSED, CLOSED, CLOSED, CLOSED, "/open", CLOSED, "/open"]
+
+
 async def test_the_head_of_a_refused_request_before_another_body(client: Client, application: Application) -> None:
     whole = request(CLOSED, body=b"12345678")
     await client.ask(CLOSED, body=b"12345678")
