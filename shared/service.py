@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 import structlog
 from starlette.types import ASGIApp
 
+from shared.access import replica
+from shared.access.authenticator import KnownCredentials
+from shared.access.usage import UsageReport
 from shared.clock import Clock, SystemClock
 from shared.failpoints import arm_from_environment
 from shared.http.refusal import IsClosed
@@ -69,7 +72,7 @@ class Ports:
 
 
 class Kernel:
-    """The machinery of one service: database pool, bus, outbox relay and consumer.
+    """The machinery of one service: database pool, bus, outbox relay, consumer, and what it knows of who may ask.
 
     Args:
         service: its name, as in `shared.contracts.SERVICES`.
@@ -106,6 +109,15 @@ class Kernel:
             clock=ports.clock,
             ids=ports.ids,
         )
+        self.credentials = KnownCredentials(pool, clock=ports.clock, issuer=settings.issuer)
+        self.key_uses = UsageReport(
+            self.credentials.uses,
+            service=service,
+            pool=pool,
+            dispatch=self.dispatch,
+            relay=self.relay,
+            clock=ports.clock,
+        )
         self._service = service
         self._has_partitions = asyncio.Event()
 
@@ -129,11 +141,12 @@ class Kernel:
         await self.consumer.run()
 
     async def keep_partitions(self) -> None:
-        """Keep the inbox's daily partitions in order, for ever."""
+        """Keep the inbox's daily partitions in order and forget what is known of access in vain, for ever."""
         while True:
             try:
                 async with transaction(self.pool) as connection:
                     await inbox.keep_partitions(connection, now=self.ports.clock.now())
+                    await replica.forget(connection, now=self.ports.clock.now())
                 self._has_partitions.set()
                 await self.ports.clock.sleep(_KEEP_PARTITIONS_SECONDS)
             except Exception as error:
@@ -169,7 +182,7 @@ class Service:
         """
         structlog.contextvars.bind_contextvars(service=self.name)
         consuming = asyncio.create_task(self.kernel.consume(), name=f"{self.name} consumer")
-        parts = (self.kernel.relay.run, self.kernel.keep_partitions, *self.background)
+        parts = (self.kernel.relay.run, self.kernel.keep_partitions, self.kernel.key_uses.run, *self.background)
         running = [asyncio.create_task(part(), name=f"{self.name} background") for part in parts]
         stop = asyncio.create_task(stopping.wait())
         try:
@@ -185,6 +198,7 @@ class Service:
     async def _flush(self) -> None:
         try:
             async with asyncio.timeout(self.shutdown_seconds):
+                await self.kernel.key_uses.report()
                 await self.kernel.relay.flush()
         except Exception as error:
             if not is_unavailable(error):

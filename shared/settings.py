@@ -14,7 +14,8 @@ def settings_of(service: str) -> SettingsConfigDict:
     )
 
 
-def _common(name: str) -> AliasChoices:
+def common(name: str) -> AliasChoices:
+    """Name a setting's variable ``TENURE_<NAME>``, as it is called for every service that has it."""
     return AliasChoices(f"TENURE_{name.upper()}")
 
 
@@ -26,6 +27,7 @@ class ServiceSettings(BaseSettings):
         amqp_url: the service's own login to the broker (``TENURE_<SERVICE>_AMQP_URL``).
         common_amqp_url: one login for all services (``TENURE_AMQP_URL``), where nobody made one for each.
         admin_key: the first system administrator's API key (``TENURE_ADMIN_KEY``).
+        issuer: who makes the access tokens that are trusted: the URL of the one origin (``TENURE_ISSUER``).
         host: the address to listen on (``TENURE_<SERVICE>_HOST``).
         port: the port to listen on (``TENURE_<SERVICE>_PORT``).
         pool_size: the most database connections this process holds.
@@ -34,15 +36,18 @@ class ServiceSettings(BaseSettings):
 
     database_url: SecretStr
     amqp_url: SecretStr | None = None
-    common_amqp_url: SecretStr | None = Field(default=None, validation_alias=_common("amqp_url"))
-    admin_key: SecretStr = Field(validation_alias=_common("admin_key"))
+    common_amqp_url: SecretStr | None = Field(default=None, validation_alias=common("amqp_url"))
+    admin_key: SecretStr = Field(validation_alias=common("admin_key"))
+    issuer: str = Field(
+        default="http://127.0.0.1:8080", pattern=r"^https?://[^/?#\s]+$", validation_alias=common("issuer")
+    )
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
     pool_size: int = Field(default=6, ge=2, le=100)
     shutdown_seconds: float = Field(default=10.0, gt=0)
-    log_format: Literal["json", "console"] = Field(default="json", validation_alias=_common("log_format"))
+    log_format: Literal["json", "console"] = Field(default="json", validation_alias=common("log_format"))
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", validation_alias=_common("log_level")
+        default="info", validation_alias=common("log_level")
     )
 
     @classmethod

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from shared.contracts import billing, identity, metrics, onboarding, provisioning, tenant
-from shared.contracts.base import Ask, Fact, Message, Refusal
+from shared.contracts.base import Ask, Decision, Fact, KeysUsed, Message, Refusal
 
 SERVICES = ("onboarding", "tenant", "identity", "billing", "metrics", "provisioning")
 """Every service, in the order of the story that a first tenant goes through."""
 
 _OWNERS = (onboarding, tenant, identity, billing, metrics, provisioning)
-_BASES = (Message, Ask, Fact, Refusal)
+_BASES = (Message, Ask, Fact, Refusal, KeysUsed, Decision)
 
 
 def _messages() -> dict[str, type[Message]]:

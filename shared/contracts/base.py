@@ -6,14 +6,20 @@ messages only gain optional fields; anything else is a second class with the nex
 """
 
 import re
+from collections.abc import Mapping
+from datetime import datetime
 from functools import cache
 from typing import Annotated, Any, ClassVar
+from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue, StringConstraints
 from pydantic.alias_generators import to_camel
 
 TenantId = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_-]+$")]
 """A tenant's identity: made first, never changed, the only key that all services share."""
+
+INSTALLATION = "_"
+"""Stands in place of a tenant's identity where something concerns the installation and no one tenant."""
 
 
 @cache
@@ -84,3 +90,75 @@ class Refusal(Fact):
     code: str
     detail: str
     retryable: bool = False
+
+
+class KeyUse(Part):
+    """When an API key was used.
+
+    Attributes:
+        used_at: the last time that the teller knows of.
+    """
+
+    key_id: str
+    used_at: datetime
+
+
+class KeysUsed(Fact):
+    """What every service but identity tells of API keys; each has a fact of its own, since only its owner says one.
+
+    Attributes:
+        uses: those keys that were used since this was told last.
+    """
+
+    tenant_id: TenantId = INSTALLATION
+    uses: tuple[KeyUse, ...]
+
+
+_LARGEST_EXACT = 2**53
+
+
+def _without_fractions(details: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    """Let numbers be whole and exact, so that everybody writes the same digits and an entry has one canonical form."""
+
+    def check(value: JsonValue) -> None:
+        if isinstance(value, float) or (type(value) is int and abs(value) >= _LARGEST_EXACT):
+            raise ValueError("numbers must be whole and below 2^53; write others as text")
+        for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+            check(part)
+
+    check(dict(details))
+    return details
+
+
+Details = Annotated[Mapping[str, JsonValue], AfterValidator(_without_fractions)]
+"""What something was or has become: text, truth values, whole numbers, and lists and objects of these."""
+
+
+class Decision(Fact):
+    """Somebody has decided something, and it is done; metrics keeps the trail of all decisions.
+
+    Each service that decides has a fact of its own, since only its owner says one. What it says outlives the tenant,
+    so it tells no secret, and of a person no more than an id.
+
+    Attributes:
+        decision_id: the same however often it is told.
+        decided_at: when it was done.
+        actor: who decided: ``user:<id>``, ``key:<id>``, ``system-administrator``, or what decides by itself.
+        role: what it was then; None for what has none.
+        reason: why, where somebody said so.
+        action: what was done, as in ``api_key.rotated``.
+        subject: with what, as in ``api-key:<id>``.
+        before: what of it was changed, as it was; None for what was not there.
+        after: the same, as it has become; None for what is not there any more.
+    """
+
+    tenant_id: TenantId = INSTALLATION
+    decision_id: UUID
+    decided_at: datetime
+    actor: str
+    role: str | None = None
+    reason: str | None = None
+    action: str
+    subject: str
+    before: Details | None = None
+    after: Details | None = None

@@ -1,6 +1,6 @@
 """All one can ask of the billing service, and all it tells."""
 
-from shared.contracts.base import Ask, Fact, Refusal
+from shared.contracts.base import Ask, Fact, KeysUsed, Refusal
 
 
 class OpenAccount(Ask):
@@ -243,3 +243,7 @@ class AccountPurged(Fact):
 
     invoice_id: str | None = None
     deleted: dict[str, int]
+
+
+class ApiKeysUsed(KeysUsed):
+    """These API keys were used at the billing service."""

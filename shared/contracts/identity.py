@@ -1,6 +1,10 @@
 """All one can ask of the identity service, and all it tells."""
 
-from shared.contracts.base import Ask, Fact, Refusal
+from collections.abc import Mapping
+from datetime import datetime
+
+from shared.contracts.base import INSTALLATION, Ask, Decision, Fact, Part, Refusal, TenantId
+from shared.contracts.tenant import UsagePlan
 
 
 class CreateAdministrators(Ask):
@@ -9,14 +13,16 @@ class CreateAdministrators(Ask):
     Attributes:
         customer_name: shown in the invitation.
         emails: one or more addresses.
+        usage_plan: what the tenant's tier lets it ask of applications; nothing is limited where there is none.
     """
 
     customer_name: str
     emails: tuple[str, ...]
+    usage_plan: UsagePlan | None = None
 
 
 class RemoveAdministrators(Ask):
-    """Remove the tenant's memberships and invitations, and users that belong nowhere else."""
+    """Remove the tenant's memberships and invitations, its usage plan, and users that belong nowhere else."""
 
     undoes = CreateAdministrators
 
@@ -180,7 +186,7 @@ class SignInDisallowed(Fact):
 
 
 class PurgeUsers(Ask):
-    """Forget the tenant: memberships, invitations, its block, and users that belong nowhere else. Final."""
+    """Forget the tenant: memberships, invitations, its block and usage, and users that belong nowhere else. Final."""
 
 
 class UsersPurged(Fact):
@@ -193,3 +199,80 @@ class UsersPurged(Fact):
     answers = PurgeUsers
 
     deleted: dict[str, int]
+
+
+class SigningKeyPublished(Fact):
+    """Access tokens may be signed with this key from now on, or still are good that were.
+
+    Attributes:
+        key_id: the ``kid`` of the tokens' header.
+        public_key: a JWK (RFC 7517).
+        expires_at: when no token that it has signed is good any more.
+    """
+
+    tenant_id: TenantId = INSTALLATION
+    key_id: str
+    public_key: Mapping[str, str]
+    expires_at: datetime
+
+
+class TenantAccessChanged(Fact):
+    """Whoever had access to the tenant has lost it; whether anybody gets it anew is another question.
+
+    Attributes:
+        epoch: one more than before; access tokens of an earlier one are void.
+        is_blocked: whether nobody has access, by token or API key, until further notice.
+        forget_at: the tenant was purged, and this need not be known from then on; None as long as it is there.
+    """
+
+    epoch: int
+    is_blocked: bool
+    forget_at: datetime | None = None
+
+
+class SessionsRevoked(Fact):
+    """These sessions are over, and their access tokens are void.
+
+    Attributes:
+        forget_at: when no access token of theirs would be good anyway.
+    """
+
+    tenant_id: TenantId = INSTALLATION
+    session_ids: tuple[str, ...]
+    forget_at: datetime
+
+
+class ApiKeySecret(Part):
+    """What proves an API key.
+
+    Attributes:
+        digest: SHA-256 of the whole key, hexadecimal.
+        expires_at: proves nothing from then on; None for ever.
+    """
+
+    digest: str
+    expires_at: datetime | None = None
+
+
+class ApiKeyChanged(Fact):
+    """An API key was issued, rotated or revoked.
+
+    Attributes:
+        revision: one more than before; the state of an earlier one is past.
+        role: what its holder is.
+        scopes: what it may be used for.
+        secrets: what proves it; two while it is rotated, none when it is revoked.
+        forget_at: it was revoked, and need not be known from then on.
+    """
+
+    tenant_id: TenantId = INSTALLATION
+    key_id: str
+    revision: int
+    role: str
+    scopes: tuple[str, ...]
+    secrets: tuple[ApiKeySecret, ...]
+    forget_at: datetime | None = None
+
+
+class DecisionRecorded(Decision):
+    """Somebody has decided something at the identity service."""

@@ -1,6 +1,6 @@
 """All one can ask of the metrics service, and all it tells."""
 
-from shared.contracts.base import Ask, Fact, Refusal
+from shared.contracts.base import Ask, Fact, KeysUsed, Refusal
 
 
 class TrackTenant(Ask):
@@ -85,3 +85,7 @@ class MetricsPurged(Fact):
     answers = PurgeMetrics
 
     deleted: dict[str, int]
+
+
+class ApiKeysUsed(KeysUsed):
+    """These API keys were used at the metrics service."""

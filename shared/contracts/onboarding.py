@@ -3,7 +3,7 @@
 from datetime import date, datetime
 from typing import Literal
 
-from shared.contracts.base import Fact
+from shared.contracts.base import Decision, Fact, KeysUsed
 
 WorkflowState = Literal[
     "started", "running", "compensating", "needs_attention", "completed", "compensated", "abandoned"
@@ -94,3 +94,11 @@ class TenantExpiring(Fact):
     expiration: date
     offboarded_on: date
     occurred_at: datetime
+
+
+class ApiKeysUsed(KeysUsed):
+    """These API keys were used at the onboarding service."""
+
+
+class DecisionRecorded(Decision):
+    """Somebody has decided something at the onboarding service."""

@@ -1,6 +1,6 @@
 """All one can ask of the provisioning service, and all it tells."""
 
-from shared.contracts.base import Ask, Fact, Refusal
+from shared.contracts.base import Ask, Decision, Fact, KeysUsed, Refusal
 from shared.contracts.tenant import ProductVersion
 
 
@@ -244,3 +244,11 @@ class EnvironmentRemoved(Fact):
     answers = RemoveEnvironment
 
     deleted: dict[str, int]
+
+
+class ApiKeysUsed(KeysUsed):
+    """These API keys were used at the provisioning service."""
+
+
+class DecisionRecorded(Decision):
+    """Somebody has decided something at the provisioning service."""

@@ -4,7 +4,7 @@ from datetime import date
 
 from pydantic import Field
 
-from shared.contracts.base import Ask, Fact, Part, Refusal
+from shared.contracts.base import Ask, Decision, Fact, KeysUsed, Part, Refusal
 
 
 class ProductVersion(Part):
@@ -17,6 +17,22 @@ class ProductVersion(Part):
 
     name: str
     version: str
+
+
+class UsagePlan(Part):
+    """How much a tenant may ask of an application, by its tier.
+
+    Attributes:
+        tier: the tier's name, for those who ask.
+        version: of the tenant's record, which grows with every change; of two plans the one of the higher is in force.
+        requests_per_second: None for as many as it likes.
+        requests_per_day: likewise, of the day in UTC.
+    """
+
+    tier: str
+    version: int
+    requests_per_second: int | None = None
+    requests_per_day: int | None = None
 
 
 class RegisterTenant(Ask):
@@ -62,6 +78,7 @@ class TenantRegistered(Fact):
         isolation: ``pool``, ``bridge`` or ``silo``, for provisioning.
         connections: how many connections each login of the environment may hold, for provisioning; None for its own
             default.
+        usage_plan: for identity; None from those who told of none yet.
     """
 
     answers = RegisterTenant
@@ -70,6 +87,7 @@ class TenantRegistered(Fact):
     quotas: dict[str, int]
     isolation: str
     connections: int | None = None
+    usage_plan: UsagePlan | None = None
 
 
 class TenantRegistrationRefused(Refusal):
@@ -198,6 +216,7 @@ class TierChanged(Fact):
         quotas: meter name to limit per month, for metrics.
         isolation: ``pool``, ``bridge`` or ``silo``, for provisioning.
         connections: how many connections each login of the environment may hold; None for provisioning's default.
+        usage_plan: for identity; None from those who told of none yet.
     """
 
     answers = ChangeTier
@@ -207,6 +226,7 @@ class TierChanged(Fact):
     quotas: dict[str, int]
     isolation: str
     connections: int | None = None
+    usage_plan: UsagePlan | None = None
 
 
 class TierChangeRefused(Refusal):
@@ -216,9 +236,15 @@ class TierChangeRefused(Refusal):
 
 
 class TierRestored(Fact):
-    """The tenant is not on another tier by that ask any more."""
+    """The tenant is not on another tier by that ask any more.
+
+    Attributes:
+        usage_plan: of the tier that it is on, for identity; None where there is no such tenant.
+    """
 
     answers = RestoreTier
+
+    usage_plan: UsagePlan | None = None
 
 
 class ChangeProducts(Ask):
@@ -409,3 +435,11 @@ class CatalogPublished(Fact):
     tiers: tuple[str, ...]
     default_tier: str
     products: tuple[CatalogProduct, ...]
+
+
+class ApiKeysUsed(KeysUsed):
+    """These API keys were used at the tenant service."""
+
+
+class DecisionRecorded(Decision):
+    """Somebody has decided something at the tenant service."""

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, 
 from typing import Any
 
 import structlog
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import RouteContext, iter_route_contexts
@@ -19,10 +19,11 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
-from shared.http.authentication import PRINCIPALS, anybody, digest
+from shared.access.authenticator import Authenticator, Credentials
+from shared.http.authorization import Everybody, Rule, everybody
 from shared.http.body import BodyGuard
 from shared.http.models import Resource
-from shared.http.openapi import described
+from shared.http.openapi import Access, described
 from shared.http.pages import documentation_page
 from shared.http.problems import FieldError, Problem, answer
 from shared.http.records import RequestRecorder
@@ -56,7 +57,8 @@ class Api(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """Return the document; it is made once."""
         if self.openapi_schema is None:
-            self.openapi_schema = described(super().openapi(), names=self._names(), tag=self.title)
+            document = super().openapi()
+            self.openapi_schema = described(document, names=self._names(), access=self._access(), tag=self.title)
         return self.openapi_schema
 
     def _names(self) -> dict[tuple[str, str], str]:
@@ -70,12 +72,23 @@ class Api(FastAPI):
             if repeated[context.name] == 1
         }
 
+    def _access(self) -> dict[tuple[str, str], Access]:
+        """Tell of each operation that is not for everybody whom it is for."""
+        return {
+            (method.lower(), str(context.path_format)): rule.access(method, str(context.path_format))
+            for context in iter_route_contexts(self.routes)
+            for rule in _rules(context)
+            if isinstance(rule, Rule)
+            for method in context.methods or ()
+        }
+
 
 def create_api(
     name: str,
     *,
     routers: Sequence[APIRouter],
     admin_key: SecretStr | str,
+    credentials: Credentials | None = None,
     checks: Checks,
     version: str,
     registry: CollectorRegistry | None = None,
@@ -86,8 +99,9 @@ def create_api(
 
     Args:
         name: the service's name.
-        routers: the service's own routes; each declares its principal.
+        routers: the service's own routes; each declares who may use it.
         admin_key: the system administrator's API key.
+        credentials: what knows access tokens and all other API keys; nobody but the administrator is let in without.
         checks: what ``/readyz`` asks, concurrently.
         version: shown in the OpenAPI document.
         registry: what ``/metrics`` shows; made when not given.
@@ -95,15 +109,13 @@ def create_api(
         ids: makes the ids of requests.
 
     Raises:
-        TypeError: a route does not declare its principal.
+        TypeError: a route does not declare who may use it, or does so twice.
         ValueError: the key is empty.
     """
     key = admin_key.get_secret_value() if isinstance(admin_key, SecretStr) else admin_key
-    if not key:
-        raise ValueError("an empty administrator's key would let everybody in")
     registry = registry or CollectorRegistry()
     api = assemble(name, version=version, registry=registry, media_types=media_types, ids=ids or TimeOrderedIds())
-    api.state.admin_key_digest = digest(key)
+    api.state.authenticator = Authenticator(key, credentials)
     for router in (*routers, _operations(checks, registry)):
         _adopt(api, router)
     return api
@@ -134,14 +146,28 @@ def assemble(
 def _adopt(api: FastAPI, router: APIRouter) -> None:
     """Make a router's routes the application's own; including the router would match every request twice."""
     for context in iter_route_contexts(router.routes):
-        _require_principal(context)
+        rule_of(context)
     api.router.routes.extend(router.routes)
 
 
-def _require_principal(context: RouteContext) -> None:
+def rule_of(context: RouteContext) -> Rule | Everybody:
+    """Return the one rule that a route declares.
+
+    Raises:
+        TypeError: there is none, or more than one.
+    """
+    rules = _rules(context)
+    if len(rules) != 1:
+        raise TypeError(
+            f"{context.path} declares {len(rules)} rules of who may use it: give it one `permit` or `everybody`"
+        )
+    return rules[0]
+
+
+def _rules(context: RouteContext) -> list[Rule | Everybody]:
     dependant = getattr(context, "dependant", None)
-    if dependant is None or not PRINCIPALS.intersection(_dependencies(dependant)):
-        raise TypeError(f"{context.path} does not declare who may use it: depend on `administrator` or `anybody`")
+    calls = _dependencies(dependant) if dependant is not None else ()
+    return [call for call in calls if isinstance(call, Rule | Everybody)]
 
 
 def _dependencies(dependant: Dependant) -> Iterator[Any]:
@@ -152,7 +178,7 @@ def _dependencies(dependant: Dependant) -> Iterator[Any]:
 
 def _operations(checks: Checks, registry: CollectorRegistry) -> APIRouter:
     """Make the routes that every service has for those who run it; they need no key."""
-    router = APIRouter(tags=["operations"], dependencies=[Depends(anybody)])
+    router = APIRouter(tags=["operations"], dependencies=[everybody()])
 
     @router.get("/healthz")
     async def health() -> Health:

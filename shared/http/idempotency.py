@@ -10,10 +10,11 @@ from pydantic import BaseModel
 
 from shared.http.problems import FieldError, Problem
 
-_QUOTED = re.compile(r'"((?:[\x21\x23-\x5b\x5d-\x7e]|\\["\\])+)"', re.ASCII)
-_BARE = re.compile(r"[\x21\x23-\x7e][\x21-\x7e]*", re.ASCII)
+_QUOTED = re.compile(r'"((?:[!#-\[\]-~]|\\["\\])+)"', re.ASCII)
+_BARE = re.compile(r"[!#-~][!-~]*", re.ASCII)
 _ESCAPE = re.compile(r'\\(["\\])')
 _MAXIMUM_KEY = 255
+_FORM = rf"^({_BARE.pattern[:-1]}{{0,{_MAXIMUM_KEY - 1}}}|{_QUOTED.pattern.replace('+', f'{{1,{_MAXIMUM_KEY}}}')})$"
 _HEADER = "Idempotency-Key"
 
 
@@ -24,6 +25,7 @@ async def idempotency_key(
         Header(
             alias=_HEADER,
             description="Makes repeating safe: the same key and body replay the first answer. Quoted or bare.",
+            json_schema_extra={"pattern": _FORM},
         ),
     ] = None,
 ) -> str | None:

@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from shared.postgres import is_unavailable
+from shared.postgres import CONTENTION, is_unavailable
 
 log = structlog.get_logger(__name__)
 
@@ -65,6 +65,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
         errors: what is wrong field by field.
         retryable: whether the same request may succeed later; by default true for 429, 502 and 503.
         headers: sent with the answer.
+        more: members that another standard asks for besides (RFC 9457, 3.2).
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
         errors: Sequence[FieldError] = (),
         retryable: bool | None = None,
         headers: Mapping[str, str] | None = None,
+        more: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = int(status)
@@ -86,6 +88,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
         self.errors = tuple(errors)
         self.retryable = status in _RETRYABLE if retryable is None else retryable
         self.headers = dict(headers or {})
+        self.more = {name: _encodable(value) for name, value in (more or {}).items()}
 
     def response(self, instance: str) -> Response:
         """Render the answer.
@@ -104,6 +107,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it a problem
                 {"pointer": _encodable(error.pointer), "detail": _encodable(error.detail)} for error in self.errors
             ],
             "retryable": self.retryable,
+            **self.more,
         }
         return Response(orjson.dumps(document), self.status, self.headers, MEDIA_TYPE)
 
@@ -146,7 +150,7 @@ def problem_of(error: Exception, request: Request | None = None) -> Problem:
             return _framework_refusal(error, request)
     if isinstance(error, asyncpg.DataError):
         return _unstorable(error)
-    if is_unavailable(error):
+    if is_unavailable(error) or isinstance(error, CONTENTION):
         return _unavailable(error)
     return _unexpected(error)
 
@@ -194,7 +198,7 @@ def _pointer(path: Sequence[str | int], body: Any, *, missing: bool) -> str:
 def _has(value: Any, step: str | int) -> bool:
     if isinstance(value, list):
         return isinstance(step, int) and step < len(value)
-    return isinstance(value, dict) and step in value
+    return isinstance(value, Mapping) and step in value  # forms are mappings too
 
 
 def _name(pointer: str) -> str:

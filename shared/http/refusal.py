@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import httptools
+from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared.http.problems import Problem
@@ -148,6 +149,14 @@ class RefusingProtocol(HttpToolsProtocol):
             self._heads.keep(self._data, Head(self.parser.get_method().decode("ascii"), path, self._length))
         self.on_response_complete()
 
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP as everything else is answered that is wrong, and hang up."""
+        problem = Problem(400, code="malformed_request", detail=msg, headers={"Connection": "close"})
+        response = problem.response("/")
+        name = b"%s: %s\r\n" % (REQUEST_ID, self._ids.new().hex.encode())
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n%s%s\r\n%s" % (_lines(response), name, response.body))
+        self.transport.close()
+
     def timeout_keep_alive_handler(self) -> None:
         """Close a connection on which nothing has come for a while; refusals do not stop this clock, but count."""
         left = self._active_at + self.timeout_keep_alive - self.loop.time()
@@ -187,8 +196,8 @@ def _path(url: bytes) -> str | None:
 def _refusals(path: str) -> list[tuple[bytes, bytes]]:
     """Return what is answered to requests for a path: some heads, without their ends, and bodies."""
     responses = [overloaded().response(path) for _ in range(_VARIANTS)]
-    lines = [b"".join(b"%s: %s\r\n" % header for header in response.raw_headers) for response in responses]
-    return [
-        (b"HTTP/1.1 503 Service Unavailable\r\n" + head, bytes(response.body))
-        for head, response in zip(lines, responses, strict=True)
-    ]
+    return [(b"HTTP/1.1 503 Service Unavailable\r\n" + _lines(each), bytes(each.body)) for each in responses]
+
+
+def _lines(response: Response) -> bytes:
+    return b"".join(b"%s: %s\r\n" % header for header in response.raw_headers)

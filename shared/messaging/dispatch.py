@@ -1,14 +1,15 @@
 """From a batch of events to handlers and back: what surrounds a handler, by the kind of its subscription."""
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from typing import Any
 
 from shared.clock import Clock
 from shared.contracts import UNDONE
-from shared.contracts.base import Message
+from shared.contracts.base import Fact, Message
 from shared.ids import Ids
 from shared.messaging import barrier
 from shared.messaging.event import Event, Outgoing
-from shared.messaging.subscriptions import Changed, Kind, Restoration, Subscription, Subscriptions
+from shared.messaging.subscriptions import Answered, Changed, Kind, Restoration, Subscription, Subscriptions
 from shared.messaging.topology import exchange_of
 from shared.postgres import Connection
 
@@ -66,18 +67,22 @@ class Dispatch:
     ) -> Sequence[Outgoing]:
         entered = await barrier.enter(connection, asks)
         answers = dict(entered.answered)
+        told: list[Outgoing] = []
         if entered.fresh:
             await self._forget(connection, subscription, entered.fresh)
             said = await subscription.handler(connection, [ask.message for ask in entered.fresh])
-            changes = said if subscription.kind is Kind.CHANGE else [Changed(answer) for answer in said]
-            fresh = dict(zip(map(barrier.key_of, entered.fresh), changes, strict=True))
+            fresh = dict(zip(map(barrier.key_of, entered.fresh), map(_answered, said), strict=True))
             await barrier.remember(
                 connection,
-                {key: changed.answer for key, changed in fresh.items()},
-                {key: changed.before for key, changed in fresh.items() if changed.before is not None},
+                {key: each.answer for key, each in fresh.items()},
+                {key: before for key, each in fresh.items() if (before := _before(each)) is not None},
             )
-            answers |= {key: changed.answer for key, changed in fresh.items()}
-        return [self._answer(ask, answers[barrier.key_of(ask)]) for ask in asks if barrier.key_of(ask) in answers]
+            answers |= {key: each.answer for key, each in fresh.items()}
+            told = self._tell_all(fresh.values())
+        return [
+            *(self._answer(ask, answers[barrier.key_of(ask)]) for ask in asks if barrier.key_of(ask) in answers),
+            *told,
+        ]
 
     async def _forget(self, connection: Connection, subscription: Subscription, asks: Sequence[Event]) -> None:
         """Forget what no undo can ask for any more: none comes after the next workflow's ask, or after a final one."""
@@ -92,8 +97,12 @@ class Dispatch:
         given: Sequence[object] = [undo.message for undo in undos]
         if subscription.kind is Kind.RESTORE:
             given = [Restoration(undo.message.tenant_id, befores.pop(barrier.key_of(undo), None)) for undo in undos]
-        said = await subscription.handler(connection, given)
-        return [self._answer(undo, answer) for undo, answer in zip(undos, said, strict=True)]
+        said = [_answered(each) for each in await subscription.handler(connection, given)]
+        answers = [self._answer(undo, each.answer) for undo, each in zip(undos, said, strict=True)]
+        return [*answers, *self._tell_all(said)]
+
+    def _tell_all(self, said: Iterable[Answered]) -> list[Outgoing]:
+        return [self.tell(fact) for each in said for fact in each.tells]
 
     def _answer(self, ask: Event, message: Message) -> Outgoing:
         return self.wrap(
@@ -115,3 +124,11 @@ class Dispatch:
     def wrap(self, event: Event) -> Outgoing:
         """Address an event to the service's own exchange."""
         return Outgoing(event.id, exchange_of(self._service), event.type, event.encode())
+
+
+def _before(answered: Answered) -> Mapping[str, Any] | None:
+    return answered.before if isinstance(answered, Changed) else None
+
+
+def _answered(said: Fact | Answered) -> Answered:
+    return said if isinstance(said, Answered) else Answered(said)

@@ -8,7 +8,7 @@ the kernel tries again and finally parks the message. A domain refusal is an ans
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -41,34 +41,45 @@ class Subscription:
     handler: Callable[..., Awaitable[Sequence[Any]]]
 
 
-def do(handler: Callable[..., Awaitable[Sequence[Fact]]]) -> Subscription:
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An answer, for a handler that has more to tell than that.
+
+    Attributes:
+        answer: the fact that answers the ask.
+        tells: what else has happened, for whoever listens.
+    """
+
+    answer: Fact
+    tells: Sequence[Fact] = field(default=(), kw_only=True)
+
+
+def do(handler: Callable[..., Awaitable[Sequence[Fact | Answered]]]) -> Subscription:
     """Answer each ask of a batch with one fact, in the order of the asks.
 
     Args:
-        handler: ``(connection, asks, *, dependencies) -> facts``.
+        handler: ``(connection, asks, *, dependencies) -> answers``.
     """
     return Subscription(Kind.DO, handler)
 
 
-def undo(handler: Callable[..., Awaitable[Sequence[Fact]]]) -> Subscription:
+def undo(handler: Callable[..., Awaitable[Sequence[Fact | Answered]]]) -> Subscription:
     """Take back what each ask of a batch names and answer with one fact each; finding nothing is no error.
 
     Args:
-        handler: ``(connection, asks, *, dependencies) -> facts``.
+        handler: ``(connection, asks, *, dependencies) -> answers``.
     """
     return Subscription(Kind.UNDO, handler)
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(Answered):
     """What an ask that changes something came to.
 
     Attributes:
-        answer: the fact that answers it.
         before: what was found and changed, as JSON, for the undo; None where nothing was changed.
     """
 
-    answer: Fact
     before: Mapping[str, Any] | None = None
 
 
@@ -94,11 +105,11 @@ def change(handler: Callable[..., Awaitable[Sequence[Changed]]]) -> Subscription
     return Subscription(Kind.CHANGE, handler)
 
 
-def restore(handler: Callable[..., Awaitable[Sequence[Fact]]]) -> Subscription:
+def restore(handler: Callable[..., Awaitable[Sequence[Fact | Answered]]]) -> Subscription:
     """Bring back what each undo of a batch names and answer with one fact each, in order.
 
     Args:
-        handler: ``(connection, restorations, *, dependencies) -> facts``.
+        handler: ``(connection, restorations, *, dependencies) -> answers``.
     """
     return Subscription(Kind.RESTORE, handler)
 

@@ -49,7 +49,8 @@ async def kernel_database(templates: Templates) -> AsyncIterator[DatabaseUrls]:
 async def pool(kernel_database: DatabaseUrls) -> AsyncIterator[Pool]:
     """A pool on that database, whose tables are empty."""
     pool = await open_pool(kernel_database.app)
-    for table in ("inbox", "outbox", "operation", "effect"):
+    access = ("access_signing_key", "access_tenant", "access_revoked_session", "access_api_key")
+    for table in ("inbox", "outbox", "operation", "effect", *access):
         await pool.execute(f"DELETE FROM {table}")
     yield pool
     await pool.close()

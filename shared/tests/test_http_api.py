@@ -17,9 +17,10 @@ from starlette.responses import StreamingResponse
 from structlog.contextvars import get_contextvars
 from structlog.testing import capture_logs
 
+from shared.access import Principal, Role
 from shared.http import (
     DEFAULT_LIMIT,
-    Administrator,
+    Asker,
     Cursor,
     IdempotencyKey,
     IfMatch,
@@ -27,9 +28,10 @@ from shared.http import (
     Page,
     RequestBody,
     Resource,
-    administrator,
-    anybody,
     create_api,
+    everybody,
+    permit,
+    problems,
 )
 from shared.http import api as api_module
 from shared.text import Name
@@ -51,7 +53,7 @@ class Pet(Resource):
 def pets() -> APIRouter:
     router = APIRouter(tags=["pets"])
 
-    @router.get("/v1/pets", dependencies=[Depends(administrator)])
+    @router.get("/v1/pets", dependencies=[permit(Role.SYSTEM_ADMIN)])
     async def list_pets(limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Page[Pet]:
         """List all pets.
 
@@ -63,22 +65,22 @@ def pets() -> APIRouter:
         """
         return Page(items=[Pet(pet_id=str(limit), born_at=datetime(2026, 1, 1, tzinfo=UTC))], next_cursor=cursor)
 
-    @router.post("/v1/pets", status_code=202)
-    async def register_pet(body: NewPet, who: Administrator, key: IdempotencyKey) -> dict[str, str | None]:
+    @router.post("/v1/pets", status_code=202, dependencies=[permit(Role.TENANT_ADMIN, Role.SYSTEM_ADMIN)])
+    async def register_pet(body: NewPet, who: Asker, key: IdempotencyKey) -> dict[str, str | None]:
         """Register a pet."""
         return {"name": body.pet_name, "who": who.id, "key": key}
 
-    @router.patch("/v1/pets/{pet_id}")
-    async def change_pet(pet_id: str, body: NewPet, _who: Administrator, version: IfMatch) -> str:
+    @router.patch("/v1/pets/{pet_id}", dependencies=[permit(Role.SYSTEM_ADMIN)])
+    async def change_pet(pet_id: str, body: NewPet, version: IfMatch) -> str:
         """Change a pet."""
         return f"{pet_id} {body.pet_name} {version}"
 
-    @router.get("/v1/request-id", dependencies=[Depends(anybody)])
+    @router.get("/v1/request-id", dependencies=[everybody()])
     async def request_id() -> str:
         """Say which id is bound to the log."""
         return str(get_contextvars()["request_id"])
 
-    @router.get("/v1/stream", dependencies=[Depends(anybody)])
+    @router.get("/v1/stream", dependencies=[everybody()])
     async def stream() -> StreamingResponse:
         """Begin well and break."""
 
@@ -162,19 +164,42 @@ def undeclared_beside_declared() -> APIRouter:
 
 
 def undeclared_starlette_route() -> APIRouter:
-    router = APIRouter(dependencies=[Depends(administrator)])
+    router = APIRouter(dependencies=[permit(Role.SYSTEM_ADMIN)])
     router.add_route("/v1/open", lambda _request: None)  # type: ignore[arg-type, return-value]
     return router
 
 
 @pytest.mark.parametrize("make", [undeclared_route, undeclared_beside_declared, undeclared_starlette_route])
 def test_a_route_that_does_not_say_who_may_use_it_is_refused(make: Callable[[], APIRouter]) -> None:
-    with pytest.raises(TypeError, match="/v1/open does not declare"):
+    with pytest.raises(TypeError, match="/v1/open declares 0 rules"):
         create_api("pets", routers=[make()], admin_key=KEY, checks={}, version="1")
 
 
+ONE, ANOTHER = permit(Role.SYSTEM_ADMIN), permit(Role.TENANT_USER)
+
+
+@pytest.mark.parametrize("rules", [(ONE, ANOTHER), (ONE, ONE), (ANOTHER, everybody()), (everybody(), everybody())])
+def test_a_route_that_says_twice_who_may_use_it_is_refused(rules: tuple[Any, Any]) -> None:
+    """Which of the two its author meant, nobody can tell."""
+    router, nested = APIRouter(dependencies=[rules[0]]), APIRouter(dependencies=[rules[1]])
+    nested.include_router(undeclared_route())
+    router.include_router(nested)
+    with pytest.raises(TypeError, match="/v1/open declares 2 rules"):
+        create_api("pets", routers=[router], admin_key=KEY, checks={}, version="1")
+
+
+def test_a_rule_hidden_in_another_dependency_counts() -> None:
+    async def owner(who: Annotated[Principal, ANOTHER]) -> str:
+        return who.id
+
+    router = APIRouter(dependencies=[everybody(), Depends(owner)])
+    router.include_router(undeclared_route())
+    with pytest.raises(TypeError, match="/v1/open declares 2 rules"):
+        create_api("pets", routers=[router], admin_key=KEY, checks={}, version="1")
+
+
 async def test_a_principal_of_the_router_counts_for_its_nested_routes() -> None:
-    router = APIRouter(dependencies=[Depends(administrator)])
+    router = APIRouter(dependencies=[permit(Role.SYSTEM_ADMIN)])
     router.include_router(undeclared_route())
     async with serving(routers=[router]) as client:
         assert (await client.get("/v1/open")).status_code == 401
@@ -182,7 +207,7 @@ async def test_a_principal_of_the_router_counts_for_its_nested_routes() -> None:
 
 
 async def test_a_principal_may_be_declared_through_another_dependency() -> None:
-    async def owner(who: Administrator) -> str:
+    async def owner(who: Annotated[Principal, permit(Role.SYSTEM_ADMIN)]) -> str:
         return f"owner {who.id}"
 
     router = APIRouter()
@@ -339,13 +364,13 @@ async def test_every_operation_is_named_and_described_and_lists_its_problems() -
     for operation in operations:
         assert operation["summary"]
         assert operation["tags"]
-        assert {"400", "429", "503"} <= set(operation["responses"])
+        assert {"400", "431", "503"} <= set(operation["responses"])
     problem = document["components"]["responses"]["Problem422"]["content"]
     assert problem == {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}}
 
 
 async def test_operations_of_nested_routers_are_named_alike_and_untagged_ones_get_a_tag() -> None:
-    router = APIRouter(dependencies=[Depends(anybody)])
+    router = APIRouter(dependencies=[everybody()])
     router.include_router(undeclared_route())
     router.include_router(undeclared_route(), prefix="/again")
     async with serving(routers=[pets(), router]) as client:
@@ -358,19 +383,49 @@ async def test_operations_of_nested_routers_are_named_alike_and_untagged_ones_ge
 
 async def test_an_operation_lists_the_problems_that_it_can_have() -> None:
     paths = (await described())["paths"]
-    assert set(paths["/v1/pets"]["get"]["responses"]) == {"200", "400", "401", "422", "429", "503"}
-    assert {"401", "404", "409", "412", "413", "415", "422", "428"} <= set(
+    assert set(paths["/v1/pets"]["get"]["responses"]) == {"200", "400", "401", "403", "422", "431", "503"}
+    assert {"401", "403", "404", "412", "413", "415", "422", "428"} <= set(
         paths["/v1/pets/{pet_id}"]["patch"]["responses"]
     )
-    assert "401" not in paths["/healthz"]["get"]["responses"]
+    assert not {"409", "429"} & set(paths["/v1/pets/{pet_id}"]["patch"]["responses"])
+    assert not {"401", "403"} & set(paths["/healthz"]["get"]["responses"])
     assert paths["/v1/pets"]["post"]["security"] == [{"bearer": []}]
     assert "security" not in paths["/healthz"]["get"]
+
+
+async def test_a_route_declares_problems_of_its_own() -> None:
+    router = APIRouter(tags=["pets"], dependencies=[everybody()])
+    page = {"text/html": {"schema": {"type": "string"}}}
+
+    @router.get("/v1/kennels", responses={**problems(404, 409), 429: {"description": "Wait."}, 401: {"content": page}})
+    async def kennels() -> None:
+        """List kennels."""
+
+    async with serving(routers=[router]) as client:
+        document = (await client.get("/openapi.json")).json()
+    responses = document["paths"]["/v1/kennels"]["get"]["responses"]
+    assert responses["404"] == {"$ref": "#/components/responses/Problem404"}
+    assert responses["429"]["description"] == "Wait."
+    assert "Retry-After" in responses["429"]["headers"]
+    assert set(responses["429"]["content"]) == {"application/problem+json"}
+    assert responses["401"]["content"] == page
 
 
 async def test_a_docstring_is_the_summary_and_description_without_its_arguments() -> None:
     operation = (await described())["paths"]["/v1/pets"]["get"]
     assert operation["summary"] == "List all pets"
-    assert operation["description"] == "The youngest come first."
+    assert operation["description"].partition("\n\n")[0] == "The youngest come first."
+
+
+async def test_an_operation_says_whom_it_is_for() -> None:
+    paths = (await described())["paths"]
+    listing, registering = paths["/v1/pets"]["get"], paths["/v1/pets"]["post"]
+    assert (listing["x-roles"], registering["x-roles"]) == (["SystemAdmin"], ["SystemAdmin", "TenantAdmin"])
+    assert listing["description"].endswith("\n\nFor SystemAdmin, with the scope `read` or `pets:read`.")
+    assert registering["description"] == "For SystemAdmin or TenantAdmin, with the scope `write` or `pets:write`."
+    assert "scope `write` or `pets:write`" in paths["/v1/pets/{pet_id}"]["patch"]["description"]
+    for path in ("/healthz", "/v1/stream"):
+        assert not {"x-roles", "description"} & set(paths[path]["get"])
 
 
 async def test_the_description_has_the_schemas_as_they_are_on_the_wire() -> None:
@@ -382,7 +437,7 @@ async def test_the_description_has_the_schemas_as_they_are_on_the_wire() -> None
 
 
 async def test_models_of_one_name_stay_two_models() -> None:
-    router = APIRouter(tags=["pets"], dependencies=[Depends(anybody)])
+    router = APIRouter(tags=["pets"], dependencies=[everybody()])
     other = create_model("Pet", __base__=Resource, __module__="elsewhere", bark=(int, ...))
 
     @router.get("/v1/one")
@@ -438,7 +493,7 @@ async def test_the_documentation_needs_nothing_from_anywhere() -> None:
 
 
 async def test_the_documentation_is_text_and_never_markup() -> None:
-    router = APIRouter(tags=["<script>alert(1)</script>"], dependencies=[Depends(anybody)])
+    router = APIRouter(tags=["<script>alert(1)</script>"], dependencies=[everybody()])
 
     @router.get("/v1/odd", description="<img src=x onerror=alert(1)>", summary="<b>")
     async def odd() -> str:

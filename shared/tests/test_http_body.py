@@ -8,14 +8,15 @@ from typing import Any
 
 import httpx2
 import pytest
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
 from shared import text
-from shared.http import HttpServer, Problem, RequestBody, administrator, anybody, create_api
+from shared.access import Role
+from shared.http import HttpServer, Problem, RequestBody, create_api, everybody, permit
 from shared.http.body import MAXIMUM_BODY, MAXIMUM_DEPTH, check_json
 from shared.testing import eventually
 
@@ -32,12 +33,12 @@ class Order(RequestBody):
 def api() -> Any:
     router = APIRouter(tags=["orders"])
 
-    @router.post("/v1/orders", dependencies=[Depends(administrator)])
+    @router.post("/v1/orders", dependencies=[permit(Role.SYSTEM_ADMIN)])
     async def post(body: Order) -> dict[str, str]:
         """Take an order."""
         return {"name": body.customer_name}
 
-    @router.post("/v1/echo", dependencies=[Depends(anybody)])
+    @router.post("/v1/echo", dependencies=[everybody()])
     async def echo(request: Request) -> JSONResponse:
         """Say how many bytes arrived."""
         return JSONResponse(len(await request.body()))

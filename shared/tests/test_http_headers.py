@@ -1,22 +1,31 @@
 """Headers with a meaning of their own: keys that make repeating safe, tags that keep changes apart."""
 
+import re
 from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 
 from shared.http import (
     IdempotencyKey,
     IfMatch,
     Problem,
     RequestBody,
-    anybody,
     create_api,
     etag,
+    everybody,
     fingerprint,
     require_match,
 )
+
+
+async def documented_form(client: httpx2.AsyncClient) -> str:
+    """Return the pattern that the document has for keys."""
+    operation = (await client.get("/openapi.json")).json()["paths"]["/v1/orders"]["post"]
+    (parameter,) = operation["parameters"]
+    pattern: str = parameter["schema"]["pattern"]
+    return pattern
 
 
 class Order(RequestBody):
@@ -26,7 +35,7 @@ class Order(RequestBody):
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx2.AsyncClient]:
-    router = APIRouter(tags=["headers"], dependencies=[Depends(anybody)])
+    router = APIRouter(tags=["headers"], dependencies=[everybody()])
 
     @router.post("/v1/orders")
     async def post(key: IdempotencyKey) -> str | None:
@@ -60,6 +69,7 @@ async def client() -> AsyncIterator[httpx2.AsyncClient]:
 )
 async def test_a_key_is_read_quoted_or_bare(client: httpx2.AsyncClient, header: str, key: str) -> None:
     assert (await client.post("/v1/orders", headers={"Idempotency-Key": header})).json() == key
+    assert re.search(await documented_form(client), header.strip())
 
 
 async def test_a_quoted_key_is_the_same_key_as_a_bare_one(client: httpx2.AsyncClient) -> None:
@@ -79,6 +89,7 @@ async def test_what_is_no_key_is_refused_by_name(client: httpx2.AsyncClient, hea
     answer = await client.post("/v1/orders", headers={b"Idempotency-Key": header.encode()})
     assert (answer.status_code, answer.json()["code"]) == (400, "malformed_idempotency_key")
     assert answer.json()["errors"][0]["pointer"] == "header/Idempotency-Key"
+    assert not re.search(await documented_form(client), header)
 
 
 async def test_two_keys_are_refused(client: httpx2.AsyncClient) -> None:

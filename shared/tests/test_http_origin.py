@@ -6,17 +6,17 @@ from typing import Any
 
 import httpx2
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import create_model
 
-from shared.http import Resource, anybody, create_api, merge_openapi, one_origin
+from shared.http import Resource, create_api, everybody, merge_openapi, one_origin
 
 PATHS = {"tenant": ("/v1/tenants", "/v1/tiers"), "billing": ("/v1/plans", "/v1/tenants/special", "/.well-known/x")}
 
 
 def service(name: str, *, broken: bool = False, marker: type[Any] = int) -> FastAPI:
-    router = APIRouter(tags=[name], dependencies=[Depends(anybody)])
+    router = APIRouter(tags=[name], dependencies=[everybody()])
     detail = create_model(f"Detail{name}" if marker is int else "Detail", __base__=Resource, marker=(marker, ...))
     thing = create_model("Thing", __base__=Resource, detail=(detail, ...))
 

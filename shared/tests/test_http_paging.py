@@ -8,7 +8,7 @@ from uuid import UUID
 
 import httpx2
 import pytest
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,10 +20,10 @@ from shared.http import (
     Page,
     Problem,
     Resource,
-    anybody,
     create_api,
     decode_cursor,
     encode_cursor,
+    everybody,
     page,
 )
 
@@ -37,7 +37,7 @@ class Number(Resource):
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx2.AsyncClient]:
-    router = APIRouter(tags=["numbers"], dependencies=[Depends(anybody)])
+    router = APIRouter(tags=["numbers"], dependencies=[everybody()])
 
     @router.get("/v1/numbers")
     async def list_numbers(

@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal
 import asyncpg
 import httpx2
 import pytest
-from fastapi import APIRouter, Depends, HTTPException, Path, Query
+from fastapi import APIRouter, HTTPException, Path, Query
 from pydantic import BaseModel, Field
 from structlog.testing import capture_logs
 
 from shared import text
-from shared.http import FieldError, Problem, RequestBody, anybody, create_api
+from shared.http import FieldError, Problem, RequestBody, create_api, everybody
 
 
 class Email(RequestBody):
@@ -58,7 +58,7 @@ RAISED: dict[str, Exception] = {
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx2.AsyncClient]:
-    router = APIRouter(tags=["things"], dependencies=[Depends(anybody)])
+    router = APIRouter(tags=["things"], dependencies=[everybody()])
 
     @router.get("/v1/raise/{name}")
     async def fail(name: str) -> None:

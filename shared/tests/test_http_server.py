@@ -312,6 +312,17 @@ async def test_who_wants_another_protocol_is_answered_by_the_application(client:
     assert answer.status == 200
 
 
+async def test_what_is_no_http_is_told_so_as_everything_else_is(client: Client, application: Application) -> None:
+    client.writer.write(b"GET /open HTTP/1.1\r\nHost: test\r\nX-Odd: \x01\r\n\r\n")
+    answer = await client.answer()
+
+    problem = json.loads(answer.body)
+    assert (answer.status, answer.headers["content-type"]) == (400, "application/problem+json")
+    assert (problem["code"], problem["detail"]) == ("malformed_request", "Invalid HTTP request received.")
+    assert (answer.headers["connection"], "x-request-id" in answer.headers) == ("close", True)
+    assert application.called == []
+
+
 async def test_a_crowd_is_told_to_come_back(application: Application, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST", 3)
     application.may_answer.clear()

@@ -17,7 +17,18 @@ from shared.contracts.billing import (
 from shared.contracts.tenant import TenantActivated, TenantDeactivated
 from shared.messaging.dispatch import Dispatch
 from shared.messaging.event import Event, Outgoing, decode
-from shared.messaging.subscriptions import Changed, Restoration, Subscriptions, bind, change, do, follow, restore
+from shared.messaging.subscriptions import (
+    Answered,
+    Changed,
+    Restoration,
+    Subscriptions,
+    bind,
+    change,
+    do,
+    follow,
+    restore,
+    undo,
+)
 from shared.postgres import Connection, transaction
 from shared.testing.one_service import OneService
 from shared.testing.three_services import asked, told
@@ -297,3 +308,98 @@ async def test_what_was_found_is_forgotten_as_soon_as_no_undo_can_ask_for_it(ser
     assert await service.pool.fetchval(kept) == 2
     await handle(service, asked(PurgeAccount(tenant_id="t1"), step="purge"), dispatch=dispatch)
     assert await service.pool.fetchval(kept) == 1
+
+
+# What has more to tell than an answer
+
+
+def news(tenant_id: str, plan: str = "pro") -> Fact:
+    return SubscriptionStarted(tenant_id=tenant_id, plan=plan)
+
+
+async def test_what_a_handler_tells_besides_its_answers_is_told_once_and_answers_nobody(service: OneService) -> None:
+    async def open_accounts(_connection: Connection, asks: Sequence[OpenAccount]) -> Sequence[Fact | Answered]:
+        opened = [AccountOpened(tenant_id=ask.tenant_id, account_id="a") for ask in asks]
+        return [Answered(opened[0], tells=[news("t1", "a"), news("t1", "b")]), opened[1]]
+
+    dispatch = dispatch_with(service, {OpenAccount: do(open_accounts)})
+    asks = [open_account("t1"), open_account("t2")]
+
+    said = await handle(service, *asks, dispatch=dispatch)
+
+    assert [(event.message, event.causation_id) for event in said] == [
+        (AccountOpened(tenant_id="t1", account_id="a"), asks[0].id),
+        (AccountOpened(tenant_id="t2", account_id="a"), asks[1].id),
+        (news("t1", "a"), None),
+        (news("t1", "b"), None),
+    ]
+    assert [(event.workflow_id, event.step) for event in said[2:]] == [(None, None)] * 2
+    assert len({event.id for event in said}) == 4
+
+
+async def test_an_ask_that_is_repeated_is_answered_again_and_nothing_is_told_again(service: OneService) -> None:
+    async def open_accounts(_connection: Connection, asks: Sequence[OpenAccount]) -> Sequence[Answered]:
+        return [
+            Answered(AccountOpened(tenant_id=ask.tenant_id, account_id="a"), tells=[news(ask.tenant_id)])
+            for ask in asks
+        ]
+
+    dispatch = dispatch_with(service, {OpenAccount: do(open_accounts)})
+    ask = open_account("t1")
+
+    first = await handle(service, ask, again(ask), dispatch=dispatch)
+    second = await handle(service, again(ask), open_account("t2"), dispatch=dispatch)
+
+    opened, other = (AccountOpened(tenant_id=tenant_id, account_id="a") for tenant_id in ("t1", "t2"))
+    assert [event.message for event in first] == [opened, opened, news("t1")]
+    assert [event.message for event in second] == [opened, other, news("t2")]
+
+
+async def test_an_undo_tells_too(service: OneService) -> None:
+    async def open_accounts(_connection: Connection, asks: Sequence[OpenAccount]) -> Sequence[Fact]:
+        return [AccountOpened(tenant_id=ask.tenant_id, account_id="a") for ask in asks]
+
+    async def void_accounts(_connection: Connection, asks: Sequence[VoidAccount]) -> Sequence[Answered]:
+        return [Answered(AccountVoided(tenant_id=ask.tenant_id), tells=[news(ask.tenant_id)]) for ask in asks]
+
+    dispatch = dispatch_with(service, {OpenAccount: do(open_accounts), VoidAccount: undo(void_accounts)})
+    ask = open_account("t1")
+    await handle(service, ask, dispatch=dispatch)
+
+    said = await handle(service, undo_of(ask), dispatch=dispatch)
+
+    assert [event.message for event in said] == [AccountVoided(tenant_id="t1"), news("t1")]
+
+
+async def test_a_change_and_its_restoration_tell_too(service: OneService) -> None:
+    restored: list[Restoration] = []
+
+    async def change_plans(_connection: Connection, asks: Sequence[OpenAccount]) -> Sequence[Changed]:
+        return [
+            Changed(
+                AccountOpened(tenant_id=ask.tenant_id, account_id="a"),
+                before={"plan": "free"},
+                tells=[news(ask.tenant_id, "pro")],
+            )
+            for ask in asks
+        ]
+
+    async def restore_plans(_connection: Connection, restorations: Sequence[Restoration]) -> Sequence[Answered]:
+        restored.extend(restorations)
+        return [
+            Answered(AccountVoided(tenant_id=each.tenant_id), tells=[news(each.tenant_id, "free")])
+            for each in restorations
+        ]
+
+    dispatch = dispatch_with(service, {OpenAccount: change(change_plans), VoidAccount: restore(restore_plans)})
+    ask = open_account("t1")
+
+    changed = await handle(service, ask, dispatch=dispatch)
+    undone = await handle(service, undo_of(ask), dispatch=dispatch)
+
+    assert [event.message for event in changed] == [
+        AccountOpened(tenant_id="t1", account_id="a"),
+        news("t1", "pro"),
+    ]
+    assert [event.message for event in undone] == [AccountVoided(tenant_id="t1"), news("t1", "free")]
+    assert restored == [Restoration("t1", {"plan": "free"})]
