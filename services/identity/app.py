@@ -3,11 +3,31 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from prometheus_client import CollectorRegistry
+
 from services.identity.api import PATHS, routes
+from services.identity.api.authorize import Gate
+from services.identity.authorize import Authorizer
+from services.identity.changes import Changes
+from services.identity.delivery import Delivery, accept_url_of
 from services.identity.handlers import SUBSCRIPTIONS
+from services.identity.inviting import Inviting
+from services.identity.keys import ApiKeys, authenticate, note_own_uses
+from services.identity.memberships import Memberships
+from services.identity.oauth import Grants
+from services.identity.sessions import Sessions
 from services.identity.settings import IdentitySettings
+from services.identity.signin import Doorkeeper
+from services.identity.signing import SigningKeys
+from services.identity.standing import Standings
+from services.identity.sweeping import Sweeper
+from services.identity.usage import Usage
+from services.identity.verified import VerifiedTokens
 from shared.http import create_api
 from shared.service import VERSION, Ports, Service, open_kernel
+
+FORM = "application/x-www-form-urlencoded"
+"""What OAuth's clients and browsers send."""
 
 
 @asynccontextmanager
@@ -16,11 +36,58 @@ async def build(settings: IdentitySettings, ports: Ports) -> AsyncIterator[Servi
     async with open_kernel(
         "identity", settings, ports, SUBSCRIPTIONS, invitation_lifetime=settings.invitation_lifetime
     ) as kernel:
+        pool, clock, ids = kernel.pool, ports.clock, ports.ids
+        kernel.key_uses.write = note_own_uses
+        changes = Changes(kernel)
+        signing = SigningKeys(pool, changes, clock=clock, ids=ids, vault=settings.vault, terms=settings.signing_terms)
+        sessions = Sessions(signing, clock=clock, ids=ids, issuer=settings.issuer, terms=settings.session_terms)
+        delivery = Delivery(
+            pool,
+            settings.mail_terms.mailer(clock=clock, ids=ids),
+            clock=clock,
+            accept_url=accept_url_of(settings.issuer),
+        )
+        standings, usage = Standings(pool, clock=clock), Usage(pool, clock=clock)
+        authorizer = Authorizer(
+            tokens=VerifiedTokens(kernel.credentials.claims, clock=clock),
+            standings=standings,
+            usage=usage,
+            uses=kernel.credentials.uses,
+            admin_key=settings.admin_key.get_secret_value(),
+            clock=clock,
+        )
+        registry = CollectorRegistry()
+        gate = Gate(authorizer, registry)
         api = create_api(
             "identity",
-            routers=[routes(kernel.pool, clock=ports.clock)],
+            routers=[
+                routes(
+                    pool,
+                    clock=clock,
+                    issuer=settings.issuer,
+                    changes=changes,
+                    sessions_=sessions,
+                    signing=signing,
+                    grants=Grants(changes, sessions, authenticate, clock=clock),
+                    doorkeeper=Doorkeeper(pool, clock=clock),
+                    keys=ApiKeys(changes, clock),
+                    inviting=Inviting(pool, changes, clock=clock, ids=ids, lifetime=settings.invitation_lifetime),
+                    memberships=Memberships(changes, clock=clock),
+                    gate=gate,
+                )
+            ],
             admin_key=settings.admin_key,
+            credentials=kernel.credentials,
             checks=kernel.checks,
             version=VERSION,
+            registry=registry,
+            media_types=(FORM,),
         )
-        yield Service("identity", PATHS, api, kernel, shutdown_seconds=settings.shutdown_seconds)
+        yield Service(
+            "identity",
+            PATHS,
+            gate.before(api),
+            kernel,
+            background=[signing.run, delivery.run, standings.run, usage.run, Sweeper(pool, clock=clock).run],
+            shutdown_seconds=settings.shutdown_seconds,
+        )

@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 from pydantic import TypeAdapter
 
-from services.identity.invitations import Person, new_token_hash, status_of
+from services.identity.invitations import AT_ONCE, Person, new_token_hash, status_of
 from shared.ids import Ids
 
 Key = tuple[str, UUID]
@@ -22,10 +22,14 @@ _LESSER_ROLES = {"TenantUser"}
 
 @dataclass(frozen=True, slots=True)
 class InvitationRecord:
-    """An invitation as it is stored.
+    """An invitation as it is stored; what has a default is missing in what earlier releases have written down.
 
     Attributes:
         token_hash: SHA-256, hexadecimal.
+        customer_name: whom the mail says it comes from.
+        invited_by: a principal's id; None for a workflow.
+        attempts: how often sending it was begun.
+        next_attempt_at: it is not sent before.
     """
 
     invitation_id: UUID
@@ -35,6 +39,10 @@ class InvitationRecord:
     created_at: datetime
     expires_at: datetime
     accepted_at: datetime | None
+    customer_name: str | None = None
+    invited_by: str | None = None
+    attempts: int = 0
+    next_attempt_at: datetime = AT_ONCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +70,20 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """On what terms people become administrators now."""
+    """On what terms people become administrators now.
+
+    Attributes:
+        customer_name: whom their invitations say they come from.
+    """
 
     now: datetime
     expires_at: datetime
     ids: Ids
+    customer_name: str | None = None
+
+    def naming(self, customer_name: str) -> Self:
+        """Return the same terms for another customer."""
+        return replace(self, customer_name=customer_name)
 
     def administrator(self, found: Member | None) -> Member:
         """Return what becomes of a user: an invited administrator, but never less than it was."""
@@ -91,6 +108,7 @@ class Terms:
             created_at=self.now,
             expires_at=self.expires_at,
             accepted_at=None,
+            customer_name=self.customer_name,
         )
 
 
@@ -115,7 +133,7 @@ class Roster:
         """Make it from the rows of `queries.roster`."""
         people, found = {}, {}
         for row in rows:
-            people[row["user_id"]] = Person(row["user_id"], row["email"], row["email_key"], row["user_created_at"])
+            people[row["user_id"]] = _person(row)
             if row["role"] is not None:
                 found[row["tenant_id"], row["user_id"]] = _member(row)
         return cls(people, found)
@@ -165,6 +183,15 @@ class Roster:
         return [key for key in self.found if key not in self._members]
 
     @property
+    def lowered(self) -> list[Key]:
+        """Who is less than before, though still a member."""
+        return [
+            key
+            for key, member in self.entered.items()
+            if member.role in _LESSER_ROLES and key in self.found and self.found[key].role not in _LESSER_ROLES
+        ]
+
+    @property
     def entered(self) -> dict[Key, Member]:
         """Which memberships are to be made or have another role."""
         return {
@@ -187,6 +214,10 @@ def _invitation_of(member: Member | None) -> InvitationRecord | None:
     return None if member is None else member.invitation
 
 
+def _person(row: asyncpg.Record) -> Person:
+    return Person(row["user_id"], row["email"], row["email_key"], row["user_created_at"], row["name"], row["password"])
+
+
 def _member(row: asyncpg.Record) -> Member:
     if row["invitation_id"] is None:
         return Member(row["role"], row["created_at"], None)
@@ -198,6 +229,10 @@ def _member(row: asyncpg.Record) -> Member:
         created_at=row["invited_at"],
         expires_at=row["expires_at"],
         accepted_at=row["accepted_at"],
+        customer_name=row["customer_name"],
+        invited_by=row["invited_by"],
+        attempts=row["attempts"],
+        next_attempt_at=row["next_attempt_at"],
     )
     return Member(row["role"], row["created_at"], invitation)
 

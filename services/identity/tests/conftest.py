@@ -3,7 +3,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from deploy.local.throwaway import FreshDatabases
+from services.identity.tests.house import House, open_house
 from services.identity.tests.world import World
+from shared.clock import ManualClock
 from shared.postgres import Pool, open_pool
 
 
@@ -19,3 +21,11 @@ async def pool(fresh_database: FreshDatabases) -> AsyncIterator[Pool]:
 def world(pool: Pool) -> World:
     """The service on that database, behind the kernel's barrier."""
     return World(pool)
+
+
+@pytest.fixture
+async def house(fresh_database: FreshDatabases) -> AsyncIterator[House]:
+    """The whole service, with an application that people can be sent back to."""
+    async with open_house(await fresh_database("identity"), ManualClock()) as house:
+        await house.register()
+        yield house

@@ -69,7 +69,9 @@ async def statements_for(connection: Connection, world: World, tenant_ids: Seque
         )
         for changes in (swapped, added):
             await handlers.restore_administrators(
-                connection, [Restoration(each.answer.tenant_id, each.before) for each in changes]
+                connection,
+                [Restoration(each.answer.tenant_id, each.before) for each in changes],
+                clock=world.clock,
             )
     return len(sent)
 
@@ -514,7 +516,7 @@ async def test_who_is_dismissed_while_joining_another_tenant_stays_there(world: 
 async def test_who_is_gone_before_it_can_be_dismissed_is_not_made_anew(world: World) -> None:
     await world.do(creation("t1", ANNA))
     async with asyncio.TaskGroup() as group, transaction(world.pool) as leaving:
-        await handlers.remove_administrators(leaving, [RemoveAdministrators(tenant_id="t1")])
+        await handlers.remove_administrators(leaving, [RemoveAdministrators(tenant_id="t1")], clock=world.clock)
         group.create_task(world.do(setting("t1", BELA)))
         await eventually(lambda: world.has_waiting(1), describe="one waits for a lock")
 

@@ -42,6 +42,7 @@ class World:
 
     pool: Pool
     clock: ManualClock = field(default_factory=ManualClock)
+    told: list[Message] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         ids = TimeOrderedIds()
@@ -49,10 +50,12 @@ class World:
         self._dispatch = Dispatch(service="identity", subscriptions=table, clock=self.clock, ids=ids)
 
     async def handle(self, *events: Event) -> list[Message]:
-        """Handle a batch in one transaction and return what was said."""
+        """Handle a batch in one transaction and return what was answered; what else was told is kept in ``told``."""
         async with transaction(self.pool) as connection:
             outgoing = await self._dispatch.handle(connection, events)
-        return [decode(orjson.loads(each.event)).message for each in outgoing]
+        said = [decode(orjson.loads(each.event)).message for each in outgoing]
+        self.told += [message for message in said if isinstance(message, Fact) and message.answers is None]
+        return [message for message in said if message not in self.told]
 
     async def do(self, ask: Ask) -> Event:
         """Handle an ask, which must not be refused, and return it for `undo`."""
@@ -130,7 +133,7 @@ class World:
 
     async def snapshot(self) -> Snapshot:
         """Return every row of every table of the service."""
-        tables = ("users", "membership", "invitation", "tenant_block")
+        tables = ("users", "membership", "invitation", "tenant_block", "tenant_plan")
         return {
             table: frozenset(tuple(row) for row in await self.pool.fetch(f"SELECT * FROM {table}")) for table in tables
         }

@@ -1,4 +1,4 @@
-"""All SQL of the identity service."""
+"""SQL about people, their memberships and invitations, as the handlers change them."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -25,10 +25,10 @@ async def upsert_users(connection: Connection, people: Collection[Person]) -> di
     """Return the user of each distinct ``email_key``, made where there was none, locked until the commit."""
     rows = await connection.fetch(
         """
-        INSERT INTO users (user_id, email, email_key, created_at)
-        SELECT user_id, email, email_key, created_at
-        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[])
-             AS asked (user_id, email, email_key, created_at)
+        INSERT INTO users (user_id, email, email_key, created_at, name)
+        SELECT user_id, email, email_key, created_at, name
+        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::text[])
+             AS asked (user_id, email, email_key, created_at, name)
         -- Everybody locks in this order, so nobody waits in a circle.
         ORDER BY email_key
         -- Changes nothing, but locks: the user cannot be deleted before it has the membership that is coming.
@@ -39,6 +39,7 @@ async def upsert_users(connection: Connection, people: Collection[Person]) -> di
         [person.email for person in people],
         [person.email_key for person in people],
         [person.created_at for person in people],
+        [person.name for person in people],
     )
     return {row["email_key"]: row["user_id"] for row in rows}
 
@@ -64,19 +65,22 @@ async def invite_administrators(
     """Leave each membership with an open invitation: a new or renewed one, unless it has one or has accepted one."""
     await connection.execute(
         """
-        INSERT INTO invitation (invitation_id, tenant_id, user_id, role, token_hash, created_at, expires_at)
-        SELECT invitation_id, tenant_id, user_id, 'TenantAdmin', token_hash, $5, $6
-        FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::bytea[])
-             AS asked (invitation_id, tenant_id, user_id, token_hash)
+        INSERT INTO invitation (invitation_id, tenant_id, user_id, role, token_hash, customer_name,
+                                created_at, expires_at)
+        SELECT invitation_id, tenant_id, user_id, 'TenantAdmin', token_hash, customer_name, $6, $7
+        FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::bytea[], $5::text[])
+             AS asked (invitation_id, tenant_id, user_id, token_hash, customer_name)
         ON CONFLICT (tenant_id, user_id) DO UPDATE
-            SET role = excluded.role, token_hash = excluded.token_hash, delivery = 'pending',
-                created_at = excluded.created_at, expires_at = excluded.expires_at
+            SET role = excluded.role, token_hash = excluded.token_hash, customer_name = excluded.customer_name,
+                created_at = excluded.created_at, expires_at = excluded.expires_at, invited_by = NULL,
+                delivery = 'pending', attempts = 0, next_attempt_at = 'epoch'
             WHERE invitation.accepted_at IS NULL AND invitation.expires_at <= excluded.created_at
         """,
         [invitation.invitation_id for invitation in invitations],
         [invitation.tenant_id for invitation in invitations],
         [invitation.user_id for invitation in invitations],
         [invitation.token_hash for invitation in invitations],
+        [invitation.customer_name for invitation in invitations],
         now,
         expires_at,
     )
@@ -89,14 +93,16 @@ async def administrators(connection: Connection, tenant_ids: Sequence[str]) -> l
         SELECT tenant_id, users.* FROM membership
         -- One by one, never the whole table: how few of a tenant's many members administer it is hard to foresee.
         CROSS JOIN LATERAL (
-            SELECT user_id, email, email_key, created_at FROM users WHERE users.user_id = membership.user_id OFFSET 0
+            SELECT user_id, email, email_key, created_at, name FROM users
+            WHERE users.user_id = membership.user_id OFFSET 0
         ) AS users
         WHERE tenant_id = ANY ($1::text[]) AND role = 'TenantAdmin'
         """,
         tenant_ids,
     )
     return [
-        (row["tenant_id"], Person(row["user_id"], row["email"], row["email_key"], row["created_at"])) for row in rows
+        (row["tenant_id"], Person(row["user_id"], row["email"], row["email_key"], row["created_at"], row["name"]))
+        for row in rows
     ]
 
 
@@ -104,12 +110,14 @@ async def roster(connection: Connection, keys: Iterable[Key]) -> list[asyncpg.Re
     """Return each of these users, which are locked, with what it is in the tenant: nulls where it is no member."""
     return await connection.fetch(
         """
-        SELECT tenant_id, user_id, email, email_key, users.created_at AS user_created_at,
+        SELECT tenant_id, user_id, email, email_key, users.created_at AS user_created_at, name, hash AS password,
                membership.role, membership.created_at,
                invitation_id, invitation.role AS invitation_role, encode(token_hash, 'hex') AS token_hash, delivery,
-               invitation.created_at AS invited_at, expires_at, accepted_at
+               invitation.created_at AS invited_at, expires_at, accepted_at, customer_name, invited_by, attempts,
+               next_attempt_at
         FROM unnest($1::text[], $2::uuid[]) AS asked (tenant_id, user_id)
         JOIN users USING (user_id)
+        LEFT JOIN password USING (user_id)
         LEFT JOIN membership USING (tenant_id, user_id)
         LEFT JOIN invitation USING (tenant_id, user_id)
         """,
@@ -158,16 +166,20 @@ async def put_invitations(connection: Connection, invitations: Mapping[Key, Invi
     await connection.execute(
         """
         INSERT INTO invitation (invitation_id, tenant_id, user_id, role, token_hash, delivery,
-                                created_at, expires_at, accepted_at)
+                                created_at, expires_at, accepted_at, customer_name, invited_by, attempts,
+                                next_attempt_at)
         SELECT invitation_id, tenant_id, user_id, role, decode(token_hash, 'hex'), delivery,
-               created_at, expires_at, accepted_at
+               created_at, expires_at, accepted_at, customer_name, invited_by, attempts, next_attempt_at
         FROM jsonb_to_recordset($1) AS held (
             invitation_id uuid, tenant_id text, user_id uuid, role text, token_hash text, delivery text,
-            created_at timestamptz, expires_at timestamptz, accepted_at timestamptz)
+            created_at timestamptz, expires_at timestamptz, accepted_at timestamptz, customer_name text,
+            invited_by text, attempts integer, next_attempt_at timestamptz)
         ON CONFLICT (tenant_id, user_id) DO UPDATE
             SET invitation_id = excluded.invitation_id, role = excluded.role, token_hash = excluded.token_hash,
                 delivery = excluded.delivery, created_at = excluded.created_at, expires_at = excluded.expires_at,
-                accepted_at = excluded.accepted_at
+                accepted_at = excluded.accepted_at, customer_name = excluded.customer_name,
+                invited_by = excluded.invited_by, attempts = excluded.attempts,
+                next_attempt_at = excluded.next_attempt_at
         """,
         [
             {"tenant_id": tenant_id, "user_id": user_id, **asdict(invitation)}
@@ -252,52 +264,3 @@ async def unblock_tenants(connection: Connection, tenant_ids: Iterable[str]) -> 
         list(tenant_ids),
     )
     return {row["tenant_id"]: Block(row["reason"], row["blocked_at"]) for row in rows}
-
-
-async def users(connection: Connection, *, after: UUID, limit: int) -> list[asyncpg.Record]:
-    """Return the next ``limit`` users with their memberships, oldest first, those after the user ``after``."""
-    return await connection.fetch(
-        "SELECT * FROM user_profile WHERE user_id > $1 ORDER BY user_id LIMIT $2", after, limit
-    )
-
-
-async def users_of_tenant(connection: Connection, tenant_id: str, *, after: UUID, limit: int) -> list[asyncpg.Record]:
-    """Return the next ``limit`` members of a tenant with all their memberships, oldest first, those after ``after``."""
-    return await connection.fetch(
-        """
-        SELECT user_profile.* FROM membership JOIN user_profile USING (user_id)
-        WHERE membership.tenant_id = $1 AND membership.user_id > $2
-        ORDER BY membership.user_id LIMIT $3
-        """,
-        tenant_id,
-        after,
-        limit,
-    )
-
-
-async def user(connection: Connection, user_id: UUID) -> asyncpg.Record | None:
-    """Return one user with its memberships, if there is such a user."""
-    return await connection.fetchrow("SELECT * FROM user_profile WHERE user_id = $1", user_id)
-
-
-async def invitations(connection: Connection, *, after: UUID, limit: int) -> list[asyncpg.Record]:
-    """Return the next ``limit`` invitations, oldest first, those after the invitation ``after``."""
-    return await connection.fetch(
-        "SELECT * FROM invitation_profile WHERE invitation_id > $1 ORDER BY invitation_id LIMIT $2", after, limit
-    )
-
-
-async def invitations_of_tenant(
-    connection: Connection, tenant_id: str, *, after: UUID, limit: int
-) -> list[asyncpg.Record]:
-    """Return the next ``limit`` invitations into a tenant, oldest first, those after the invitation ``after``."""
-    return await connection.fetch(
-        """
-        SELECT * FROM invitation_profile
-        WHERE tenant_id = $1 AND invitation_id > $2
-        ORDER BY invitation_id LIMIT $3
-        """,
-        tenant_id,
-        after,
-        limit,
-    )
