@@ -6,16 +6,19 @@ from typing import Annotated, Literal, Self
 from uuid import UUID
 
 import asyncpg
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 from pydantic import Field
 
 from services.billing import queries
-from shared.http import DEFAULT_LIMIT, Cursor, Limit, Page, Problem, Resource, administrator, decode_cursor, page
+from shared.access import Role
+from shared.http import DEFAULT_LIMIT, Asker, Cursor, Limit, Page, Problem, Resource, decode_cursor, page, permit
 from shared.postgres import Pool
 from shared.text import Identifier
 
 PATHS = ("/v1/plans", "/v1/subscriptions", "/v1/invoices")
 
+_READERS = permit(Role.SYSTEM_ADMIN, Role.CUSTOMER_SUPPORT, Role.TENANT_ADMIN)
+_ADMINISTRATORS = permit(Role.SYSTEM_ADMIN, Role.TENANT_ADMIN)
 _NO_INVOICE = UUID(int=0)
 
 Interval = Literal["month"]
@@ -119,10 +122,10 @@ class Invoice(Resource):
 
 
 def routes(pool: Pool) -> APIRouter:
-    """Return every route of the service, for administrators."""
-    router = APIRouter(tags=["billing"], dependencies=[Depends(administrator)])
+    """Return every route of the service."""
+    router = APIRouter(tags=["billing"])
 
-    @router.get("/v1/plans")
+    @router.get("/v1/plans", dependencies=[_READERS])
     async def list_plans(limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Page[Plan]:
         """List plans from the cheapest to the dearest."""
         (after,) = decode_cursor(cursor, int) or (0,)
@@ -130,8 +133,9 @@ def routes(pool: Pool) -> APIRouter:
             rows = await queries.plans(connection, after=after, limit=limit + 1)
         return page(rows, limit=limit, item=Plan.of, key=lambda row: (row["rank"],))
 
-    @router.get("/v1/subscriptions")
+    @router.get("/v1/subscriptions", dependencies=[_ADMINISTRATORS])
     async def list_subscriptions(
+        asker: Asker,
         limit: Limit = DEFAULT_LIMIT,
         cursor: Cursor = None,
         tenant_id: Annotated[Identifier | None, Query(alias="tenantId")] = None,
@@ -139,11 +143,14 @@ def routes(pool: Pool) -> APIRouter:
         """List subscriptions in the order of their creation, all or one tenant's."""
         (after,) = decode_cursor(cursor, UUID) or (None,)
         async with pool.acquire() as connection:
-            rows = await queries.subscriptions(connection, after=after, limit=limit + 1, tenant_id=tenant_id)
+            rows = await queries.subscriptions(
+                connection, after=after, limit=limit + 1, tenant_id=asker.narrowed(tenant_id)
+            )
         return page(rows, limit=limit, item=Subscription.of, key=lambda row: (row["subscription_id"],))
 
-    @router.get("/v1/invoices")
+    @router.get("/v1/invoices", dependencies=[_ADMINISTRATORS])
     async def list_invoices(
+        asker: Asker,
         limit: Limit = DEFAULT_LIMIT,
         cursor: Cursor = None,
         tenant_id: Annotated[Identifier | None, Query(alias="tenantId")] = None,
@@ -151,14 +158,14 @@ def routes(pool: Pool) -> APIRouter:
         """List invoices in the order in which they were drafted, all or one tenant's."""
         (after,) = decode_cursor(cursor, UUID) or (None,)
         async with pool.acquire() as connection:
-            rows = await queries.invoices(connection, after=after, limit=limit + 1, tenant_id=tenant_id)
+            rows = await queries.invoices(connection, after=after, limit=limit + 1, tenant_id=asker.narrowed(tenant_id))
         return page(rows, limit=limit, item=Invoice.of, key=lambda row: (row["invoice_id"],))
 
-    @router.get("/v1/invoices/{invoice_id}")
-    async def get_invoice(invoice_id: Identifier) -> Invoice:
+    @router.get("/v1/invoices/{invoice_id}", dependencies=[_ADMINISTRATORS])
+    async def get_invoice(invoice_id: Identifier, asker: Asker) -> Invoice:
         """Return one invoice."""
         async with pool.acquire() as connection:
-            row = await queries.invoice(connection, _uuid(invoice_id))
+            row = await queries.invoice(connection, _uuid(invoice_id), within=asker.tenant_id)
         if row is None:
             raise Problem(404, code="unknown_invoice", detail=f"There is no invoice {invoice_id}.")
         return Invoice.of(row)

@@ -18,6 +18,7 @@ async def build(settings: BillingSettings, ports: Ports) -> AsyncIterator[Servic
             "billing",
             routers=[routes(kernel.pool)],
             admin_key=settings.admin_key,
+            credentials=kernel.credentials,
             checks=kernel.checks,
             version=VERSION,
         )

@@ -15,6 +15,7 @@ from services.billing.changes import (
     unpause_billing,
     withdraw_resumptions,
 )
+from shared.access import replica
 from shared.clock import Clock
 from shared.contracts import billing as contracts
 from shared.contracts import tenant
@@ -163,6 +164,7 @@ SUBSCRIPTIONS: Subscriptions = {
     contracts.PurgeAccount: do(purge_accounts),
     tenant.TenantActivated: follow(start_charging),
     tenant.TenantDeactivated: follow(stop_charging),
+    **replica.SUBSCRIPTIONS,
 }
 PUBLISHES = (
     contracts.AccountOpened,
@@ -185,4 +187,5 @@ PUBLISHES = (
     contracts.AccountClosingRefused,
     contracts.AccountReopened,
     contracts.AccountPurged,
+    contracts.ApiKeysUsed,
 )

@@ -18,6 +18,7 @@ async def build(settings: MetricsSettings, ports: Ports) -> AsyncIterator[Servic
             "metrics",
             routers=[routes(kernel.pool)],
             admin_key=settings.admin_key,
+            credentials=kernel.credentials,
             checks=kernel.checks,
             version=VERSION,
         )

@@ -3,12 +3,15 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from services.metrics import queries
+from services.metrics import audit, queries
 from services.metrics.queries import Limit, Limits
+from shared.access import replica
 from shared.clock import Clock
-from shared.contracts import Fact
+from shared.contracts import Fact, identity, onboarding, provisioning, tenant
 from shared.contracts import metrics as contracts
-from shared.messaging.subscriptions import Changed, Restoration, Subscriptions, change, do, restore, undo
+from shared.contracts.base import Decision
+from shared.messaging.event import Event, Outgoing
+from shared.messaging.subscriptions import Changed, Restoration, Subscriptions, change, do, follow, restore, undo
 from shared.postgres import Connection
 
 
@@ -120,12 +123,24 @@ async def purge_metrics(connection: Connection, asks: Sequence[contracts.PurgeMe
     ]
 
 
+async def record_decisions(connection: Connection, events: Sequence[Event], *, clock: Clock) -> Sequence[Outgoing]:
+    """Append decisions to the audit trail.
+
+    Those of all services come as one batch, envelopes and all, so that chains are locked in one order.
+    """
+    decisions = [event.message for event in events if isinstance(event.message, Decision)]
+    await audit.append(connection, decisions, now=clock.now())
+    return []
+
+
 SUBSCRIPTIONS: Subscriptions = {
     contracts.TrackTenant: do(track_tenants),
     contracts.UntrackTenant: undo(untrack_tenants),
     contracts.ChangeQuotas: change(change_quotas),
     contracts.RestoreQuotas: restore(restore_quotas),
     contracts.PurgeMetrics: do(purge_metrics),
+    **{owner.DecisionRecorded: follow(record_decisions) for owner in (onboarding, tenant, identity, provisioning)},
+    **replica.SUBSCRIPTIONS,
 }
 PUBLISHES = (
     contracts.TenantTracked,
@@ -135,4 +150,5 @@ PUBLISHES = (
     contracts.QuotaChangeRefused,
     contracts.QuotasRestored,
     contracts.MetricsPurged,
+    contracts.ApiKeysUsed,
 )

@@ -49,6 +49,7 @@ async def build(settings: OnboardingSettings, ports: Ports) -> AsyncIterator[Ser
                 )
             ],
             admin_key=settings.admin_key,
+            credentials=kernel.credentials,
             checks={**kernel.checks, "catalog": catalog.check, "definitions": Versions(kernel.pool, engine).check},
             version=VERSION,
             registry=registry,

@@ -29,6 +29,21 @@ class UnknownWorkflowError(Exception):
 
 
 @dataclass(frozen=True)
+class Acted:
+    """What an operator's action has done.
+
+    Attributes:
+        before: the workflow as it was found.
+        after: the workflow as it is stored.
+        outgoing: what follows.
+    """
+
+    before: Stored
+    after: Stored
+    outgoing: Sequence[Outgoing]
+
+
+@dataclass(frozen=True)
 class Answer:
     """What another service told about a step of a workflow.
 
@@ -87,10 +102,8 @@ class Engine:
             _refuse_unknown(stored, answer)
         return await self._run(connection, stored, [(answer.workflow_id, answer.happened) for answer in answers])
 
-    async def act(
-        self, connection: Connection, workflow_id: UUID, action: Action
-    ) -> tuple[Stored, list[Outgoing]] | None:
-        """Take an operator's action into account; return the workflow and what follows, or None if there is none.
+    async def act(self, connection: Connection, workflow_id: UUID, action: Action) -> Acted | None:
+        """Take an operator's action into account; return what it has done, or None if there is no such workflow.
 
         Raises:
             ForbiddenError: the state of the workflow forbids it.
@@ -98,8 +111,9 @@ class Engine:
         stored = await load(connection, await queries.lock_workflows(connection, [workflow_id]))
         if not stored:
             return None
+        before = stored[workflow_id]
         outgoing = await self._run(connection, stored, [(workflow_id, action)])
-        return stored[workflow_id], outgoing
+        return Acted(before, stored[workflow_id], outgoing)
 
     async def take_due(self, connection: Connection, *, limit: int) -> tuple[int, list[Outgoing]]:
         """Let timers that have gone off take effect; return of how many workflows, and what follows."""

@@ -20,6 +20,7 @@ from services.onboarding.lifecycles.offboard import OFFBOARD
 from services.onboarding.lifecycles.reactivate import REACTIVATE
 from services.onboarding.lifecycles.suspend import SUSPEND
 from services.onboarding.orders import Order
+from shared.audit import Actor
 from shared.contracts.onboarding import TenantExpiring
 from shared.messaging import outbox
 from shared.messaging.event import Event, Outgoing
@@ -154,7 +155,7 @@ class Expirations:
     async def _submit(self, order: Order) -> None:
         """Order something; whatever keeps it from being accepted, it is tried again at the next look."""
         try:
-            accepted = await self._intake.submit(Application(order, PRINCIPAL, None, b""))
+            accepted = await self._intake.submit(Application(order, PRINCIPAL, None, b"", Actor(PRINCIPAL)))
         except Exception as error:  # noqa: BLE001 - the intake gives each order its own error, which is nobody else's
             tenant_id = order.request["tenantId"]
             log.warning(

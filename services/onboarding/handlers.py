@@ -11,6 +11,7 @@ from services.onboarding import queries
 from services.onboarding.engine import Answer, Engine
 from services.onboarding.lifecycles import DEFINITIONS
 from services.onboarding.saga import Input, Refused, Succeeded, Undone
+from shared.access import replica
 from shared.contracts import CATALOGUE, onboarding, tenant
 from shared.contracts.base import Ask, Fact, Message, Refusal
 from shared.messaging.barrier import key_of
@@ -61,6 +62,7 @@ def _answers() -> list[type[Fact]]:
 SUBSCRIPTIONS: Subscriptions = {
     tenant.CatalogPublished: hear(keep_catalog),
     **{fact: follow(continue_workflows) for fact in _answers()},
+    **replica.SUBSCRIPTIONS,
 }
 PUBLISHES: tuple[type[Message], ...] = (
     *_asks(),
@@ -68,4 +70,6 @@ PUBLISHES: tuple[type[Message], ...] = (
     onboarding.StepFailed,
     onboarding.StepRetried,
     onboarding.TenantExpiring,
+    onboarding.ApiKeysUsed,
+    onboarding.DecisionRecorded,
 )

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import structlog
 
-from services.onboarding import orders, queries
+from services.onboarding import decisions, orders, queries
 from services.onboarding.engine import Engine
 from services.onboarding.orders import Order, Placed
 from services.onboarding.presentation import presented
@@ -18,6 +18,7 @@ from services.onboarding.saga import Advanced, Started
 from services.onboarding.storage import Stored, history_rows, plan_rows, step_row, workflow_row
 from services.onboarding.watch import Watch
 from services.onboarding.workflow import planned
+from shared.audit import Decider
 from shared.failpoints import failpoint
 from shared.http import FieldError, Problem, overloaded
 from shared.messaging import outbox
@@ -53,6 +54,7 @@ class Application:
         principal: who asks; idempotency keys are theirs.
         key: the idempotency key, if one was given.
         fingerprint: of the request as it was sent.
+        decider: who asks, as the audit trail has it.
         answer: what becomes of it.
     """
 
@@ -60,6 +62,7 @@ class Application:
     principal: str
     key: str | None
     fingerprint: bytes
+    decider: Decider
     answer: "asyncio.Future[Accepted]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
@@ -230,6 +233,9 @@ class Intake:
         stored = Stored(workflow, definition.name, definition.version, placed.request)
         advanced, outgoing = self._engine.first(stored, Started())
         begun = replace(stored, workflow=advanced.workflow)
+        ports = self._kernel.ports
+        decision = decisions.ordered(placed, application.decider, clock=ports.clock, ids=ports.ids)
+        outgoing.append(self._kernel.dispatch.tell(decision))
         return _Started(application, placed, begun, advanced, outgoing, presented(begun))
 
     async def _store(self, connection: Connection, started: Sequence[_Started]) -> None:

@@ -35,12 +35,14 @@ class Order:
         request: JSON; of a tenant that is there already it names ``tenantId`` or ``customerName``.
         insists: what the order takes for granted of a customer that is there already, by field of the view ``account``.
         tenant_field: what the body calls the tenant's id.
+        within: the one tenant that is there as far as whoever orders can tell; None for all of them.
     """
 
     definition: Definition
     request: Mapping[str, Any]
     insists: Mapping[str, Any] = field(default_factory=dict)
     tenant_field: str = "tenantId"
+    within: str | None = None
 
     @property
     def names_tenant(self) -> bool:
@@ -51,6 +53,10 @@ class Order:
     def pointer(self) -> str:
         """Where in the body the tenant is named."""
         return f"/{self.tenant_field if self.names_tenant else 'customerName'}"
+
+    def reaches(self, account: Account) -> bool:
+        """Return whether whoever orders can tell that the customer is there."""
+        return self.within is None or self.within == account["tenant_id"]
 
 
 @dataclass(frozen=True)
@@ -157,7 +163,7 @@ class _Customers:
             account = self._by_tenant.get(order.request["tenantId"])
         else:
             account = self._by_name.get(name_key(order.request["customerName"]))
-        if account is None:
+        if account is None or not order.reaches(account):
             raise self._absence(order)
         if workflow_id := self._active.get(account["tenant_id"]):
             raise at_work(account["tenant_id"], workflow_id, order)

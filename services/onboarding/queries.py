@@ -378,9 +378,11 @@ async def append_history(connection: Connection, entries: Sequence[Mapping[str, 
     )
 
 
-async def workflow(connection: Connection, workflow_id: UUID) -> asyncpg.Record | None:
-    """Return one workflow."""
-    return await connection.fetchrow("SELECT * FROM workflow WHERE id = $1", workflow_id)
+async def workflow(connection: Connection, workflow_id: UUID, *, within: str | None = None) -> asyncpg.Record | None:
+    """Return one workflow, of any tenant or if it is the one ``within``."""
+    return await connection.fetchrow(
+        "SELECT * FROM workflow WHERE id = $1 AND ($2::text IS NULL OR tenant_id = $2)", workflow_id, within
+    )
 
 
 async def workflows(

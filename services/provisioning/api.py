@@ -6,30 +6,37 @@ from typing import Annotated, Literal, Self
 from uuid import UUID
 
 import asyncpg
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 
 from services.provisioning import queries
 from services.provisioning.drivers import Login, NoEnvironmentError, PoolDriver, ThrottledError
 from services.provisioning.exports import read_export
+from shared.access import Role
+from shared.changes import Changes
 from shared.clock import Clock
 from shared.http import (
     DEFAULT_LIMIT,
+    Asker,
     Cursor,
     Limit,
     Page,
     Problem,
     RequestBody,
     Resource,
-    administrator,
     decode_cursor,
     page,
+    permit,
+    problems,
 )
 from shared.postgres import Pool
 from shared.text import Identifier
 
 PATHS = ("/v1/environments", "/v1/credentials", "/v1/exports")
+
+_READERS = permit(Role.SYSTEM_ADMIN, Role.CUSTOMER_SUPPORT, Role.TENANT_ADMIN)
+_ADMINISTRATORS = permit(Role.SYSTEM_ADMIN, Role.TENANT_ADMIN)
 
 GZIP = "application/gzip"
 """The media type of an export (RFC 6713)."""
@@ -128,32 +135,34 @@ class Export(Resource):
         return cls(**dict(row))
 
 
-def routes(pool: Pool, *, driver: PoolDriver, clock: Clock) -> APIRouter:
-    """Return every route of the service, for administrators."""
-    router = APIRouter(tags=["provisioning"], dependencies=[Depends(administrator)])
-    router.include_router(_environment_routes(pool, driver))
-    router.include_router(_export_routes(pool, clock))
+def routes(pool: Pool, *, changes: Changes, driver: PoolDriver, clock: Clock) -> APIRouter:
+    """Return every route of the service."""
+    router = APIRouter(tags=["provisioning"])
+    router.include_router(_environment_routes(pool, changes, driver))
+    router.include_router(_export_routes(pool, changes, clock))
     return router
 
 
-def _environment_routes(pool: Pool, driver: PoolDriver) -> APIRouter:
+def _environment_routes(pool: Pool, changes: Changes, driver: PoolDriver) -> APIRouter:
     router = APIRouter()
 
-    @router.get("/v1/environments")
+    @router.get("/v1/environments", dependencies=[_READERS])
     async def list_environments(
-        limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None, tenant_id: TenantId = None
+        asker: Asker, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None, tenant_id: TenantId = None
     ) -> Page[Environment]:
         """List environments in the order of their creation, all or one tenant's."""
         (after,) = decode_cursor(cursor, UUID) or (None,)
         async with pool.acquire() as connection:
-            rows = await queries.environments(connection, after=after, limit=limit + 1, tenant_id=tenant_id)
+            rows = await queries.environments(
+                connection, after=after, limit=limit + 1, tenant_id=asker.narrowed(tenant_id)
+            )
         return page(rows, limit=limit, item=Environment.of, key=lambda row: (row["environment_id"],))
 
-    @router.post("/v1/credentials", status_code=201)
-    async def issue_credentials(body: CredentialsRequest, response: Response) -> Credentials:
+    @router.post("/v1/credentials", status_code=201, dependencies=[_ADMINISTRATORS], responses=problems(404, 409))
+    async def issue_credentials(body: CredentialsRequest, asker: Asker, response: Response) -> Credentials:
         """Issue a new login to a tenant's environment, valid for fifteen minutes."""
         async with pool.acquire() as connection:
-            throttling = await queries.throttling(connection, body.tenant_id)
+            throttling = await queries.throttling(connection, asker.narrowed(body.tenant_id))
         if throttling is None:
             raise _no_environment(body.tenant_id)
         if throttling["throttled_at"] is not None:
@@ -164,40 +173,53 @@ def _environment_routes(pool: Pool, driver: PoolDriver) -> APIRouter:
             raise _no_environment(body.tenant_id) from None  # removed at this very moment
         except ThrottledError:
             raise _throttled(body.tenant_id, None) from None  # throttled at this very moment
+        # The login is in another database. Where this fails nobody has its password, and it ends by itself.
+        async with changes.transaction() as change:
+            change.decided(
+                asker,
+                "credentials.issued",
+                f"login:{login.username}",
+                tenant_id=body.tenant_id,
+                after={"driver": login.driver, "database": login.database, "expiresAt": login.expires_at},
+            )
         response.headers["Cache-Control"] = "no-store"
         return Credentials.of(login)
 
     return router
 
 
-def _export_routes(pool: Pool, clock: Clock) -> APIRouter:
+def _export_routes(pool: Pool, changes: Changes, clock: Clock) -> APIRouter:
     router = APIRouter()
 
-    @router.get("/v1/exports")
+    @router.get("/v1/exports", dependencies=[_ADMINISTRATORS])
     async def list_exports(
-        limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None, tenant_id: TenantId = None
+        asker: Asker, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None, tenant_id: TenantId = None
     ) -> Page[Export]:
         """List the exports that can be fetched, in the order in which they were made, all or one tenant's."""
         (after,) = decode_cursor(cursor, UUID) or (None,)
         async with pool.acquire() as connection:
-            rows = await queries.exports(connection, now=clock.now(), after=after, limit=limit + 1, tenant_id=tenant_id)
+            rows = await queries.exports(
+                connection, now=clock.now(), after=after, limit=limit + 1, tenant_id=asker.narrowed(tenant_id)
+            )
         return page(rows, limit=limit, item=Export.of, key=lambda row: (row["export_id"],))
 
     @router.get(
         "/v1/exports/{export_id}",
+        dependencies=[_ADMINISTRATORS],
         response_class=StreamingResponse,
         responses={200: {"content": {GZIP: {}}, "description": "The file: gzipped lines of JSON."}},
     )
-    async def fetch_export(export_id: UUID) -> Response:
+    async def fetch_export(export_id: UUID, asker: Asker) -> Response:
         """Fetch an export; each line of it is `{"table": …, "row": {…}}`.
 
         `ETag` and `Repr-Digest` (RFC 9530) are its SHA-256. It is the same however often it is fetched, until it
         expires.
         """
-        async with pool.acquire() as connection:
-            export = await queries.export(connection, export_id, now=clock.now())
-        if export is None:
-            raise Problem(404, code="unknown_export", detail=f"There is no export {export_id}.")
+        async with changes.transaction() as change:
+            export = await queries.export(change.connection, export_id, now=clock.now(), within=asker.tenant_id)
+            if export is None:
+                raise Problem(404, code="unknown_export", detail=f"There is no export {export_id}.")
+            change.decided(asker, "export.fetched", f"export:{export_id}", tenant_id=export["tenant_id"])
         content = read_export(pool, export_id, length=export["bytes"])
         return StreamingResponse(content, media_type=GZIP, headers=_headers(export))
 

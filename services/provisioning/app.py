@@ -11,6 +11,8 @@ from services.provisioning.exports import sweep_exports
 from services.provisioning.handlers import SUBSCRIPTIONS
 from services.provisioning.settings import ProvisioningSettings
 from services.provisioning.sweeping import sweep_every_minute
+from shared.changes import Changes
+from shared.contracts.provisioning import DecisionRecorded
 from shared.http import create_api
 from shared.postgres import Pool
 from shared.service import VERSION, Ports, Service, open_kernel, patiently
@@ -38,10 +40,12 @@ async def build(settings: ProvisioningSettings, ports: Ports) -> AsyncIterator[S
             regions=settings.regions,
             export_lifetime=timedelta(days=settings.export_lifetime_days),
         ) as kernel:
+            changes = Changes(kernel, DecisionRecorded)
             api = create_api(
                 "provisioning",
-                routers=[routes(kernel.pool, driver=driver, clock=ports.clock)],
+                routers=[routes(kernel.pool, changes=changes, driver=driver, clock=ports.clock)],
                 admin_key=settings.admin_key,
+                credentials=kernel.credentials,
                 checks=kernel.checks,
                 version=VERSION,
             )

@@ -17,6 +17,7 @@ from services.provisioning import queries
 from services.provisioning.drivers import NoEnvironmentError, Partition, PoolDriver
 from services.provisioning.environments import Environments
 from services.provisioning.exports import LONGEST_SECONDS, Export, ExportTooLongError, make_export
+from shared.access import replica
 from shared.clock import Clock
 from shared.contracts import provisioning as contracts
 from shared.contracts.base import Fact
@@ -295,6 +296,7 @@ SUBSCRIPTIONS: Subscriptions = {
     contracts.ExportData: change(export_data),
     contracts.DiscardExport: restore(discard_exports),
     contracts.RemoveEnvironment: do(remove_environments),
+    **replica.SUBSCRIPTIONS,
 }
 PUBLISHES = (
     contracts.EnvironmentProvisioned,
@@ -316,4 +318,6 @@ PUBLISHES = (
     contracts.DataExportRefused,
     contracts.ExportDiscarded,
     contracts.EnvironmentRemoved,
+    contracts.ApiKeysUsed,
+    contracts.DecisionRecorded,
 )

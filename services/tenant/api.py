@@ -6,14 +6,18 @@ from datetime import date, datetime
 from typing import Annotated, Any, Self
 
 import asyncpg
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
 from services.tenant import queries
 from services.tenant.lifecycle import State
+from shared.access import Principal, Role
+from shared.audit import changed
+from shared.changes import Change, Changes
 from shared.clock import Clock
 from shared.http import (
     DEFAULT_LIMIT,
+    Asker,
     Cursor,
     IfMatch,
     Limit,
@@ -21,16 +25,25 @@ from shared.http import (
     Problem,
     RequestBody,
     Resource,
-    administrator,
     decode_cursor,
     etag,
     page,
+    permit,
+    problems,
     require_match,
 )
 from shared.postgres import Connection, Pool
 from shared.text import EmailAddress, Identifier, Name, Paragraph, PhoneNumber, Slug, Tags, Text
 
 PATHS = ("/v1/tenants", "/v1/tiers", "/v1/products", "/v1/tenant-config")
+
+_OPERATORS = permit(Role.SYSTEM_ADMIN, Role.CUSTOMER_SUPPORT)
+_READERS = permit(Role.SYSTEM_ADMIN, Role.CUSTOMER_SUPPORT, Role.TENANT_ADMIN)
+_ADMINISTRATORS = permit(Role.SYSTEM_ADMIN, Role.TENANT_ADMIN)
+_ALL_ROLES = permit(*Role)
+
+_PERSONAL = frozenset({"tenantEmail", "tenantPhone", "tenantAddress"})
+"""Fields of which the audit trail, which outlives the tenant, is only told that they were changed."""
 
 
 class TakenProduct(Resource):
@@ -135,6 +148,10 @@ class Tier(Resource):
     connections: int | None = Field(
         description="How many database connections each login of an environment may hold; null is the default."
     )
+    requests_per_second: int | None = Field(
+        description="How many requests to an application `/v1/authorize` lets pass; null is as many as there are."
+    )
+    requests_per_day: int | None = Field(description="The same for a day in UTC.")
     is_default: bool
     created_at: datetime
     retired_at: datetime | None = Field(description="Cannot be taken from then on.")
@@ -173,27 +190,30 @@ class ProductVersion(Resource):
         return cls(version=row["version"], created_at=row["created_at"], retired_at=row["retired_at"])
 
 
-def routes(pool: Pool, *, clock: Clock, gateway_url: str) -> APIRouter:
-    """Return every route of the service, for administrators.
+def routes(pool: Pool, *, changes: Changes, clock: Clock, gateway_url: str) -> APIRouter:
+    """Return every route of the service.
 
     Args:
         pool: connections to the service's database.
+        changes: make changes in it.
         clock: when a change is said to have happened.
         gateway_url: where the application of every pooled tenant answers.
     """
-    router = APIRouter(dependencies=[Depends(administrator)])
+    router = APIRouter()
     tenant_of = functools.partial(Tenant.of, gateway_url=gateway_url)
-    router.include_router(_tenant_routes(pool, tenant_of, clock))
+    router.include_router(_tenant_routes(pool, changes, tenant_of, clock))
     router.include_router(_config_routes(pool, tenant_of))
     router.include_router(_tier_routes(pool))
     router.include_router(_product_routes(pool))
     return router
 
 
-def _tenant_routes(pool: Pool, tenant_of: Callable[[asyncpg.Record], Tenant], clock: Clock) -> APIRouter:
+def _tenant_routes(
+    pool: Pool, changes: Changes, tenant_of: Callable[[asyncpg.Record], Tenant], clock: Clock
+) -> APIRouter:
     router = APIRouter(tags=["tenants"])
 
-    @router.get("/v1/tenants")
+    @router.get("/v1/tenants", dependencies=[_OPERATORS])
     async def list_tenants(
         limit: Limit = DEFAULT_LIMIT,
         cursor: Cursor = None,
@@ -207,31 +227,28 @@ def _tenant_routes(pool: Pool, tenant_of: Callable[[asyncpg.Record], Tenant], cl
             rows = await queries.tenants(connection, after=after, limit=limit + 1, text=q, state=state, tier=tier)
         return page(rows, limit=limit, item=tenant_of, key=lambda row: (row["tenant_id"],))
 
-    @router.get("/v1/tenants/{tenant_id}")
-    async def get_tenant(tenant_id: Identifier, response: Response) -> Tenant:
+    @router.get("/v1/tenants/{tenant_id}", dependencies=[_READERS])
+    async def get_tenant(tenant_id: Identifier, asker: Asker, response: Response) -> Tenant:
         """Return one tenant; its ETag is what a PATCH has to name."""
         async with pool.acquire() as connection:
-            row = await queries.tenant(connection, tenant_id)
+            row = await queries.tenant(connection, asker.narrowed(tenant_id))
         if row is None:
             raise _unknown_tenant(tenant_id)
         response.headers["ETag"] = etag(row["version"])
         return tenant_of(row)
 
-    @router.patch("/v1/tenants/{tenant_id}")
+    @router.patch("/v1/tenants/{tenant_id}", dependencies=[_ADMINISTRATORS], responses=problems(409))
     async def change_tenant(
-        tenant_id: Identifier, details: TenantDetails, if_match: IfMatch, response: Response
+        tenant_id: Identifier, details: TenantDetails, asker: Asker, if_match: IfMatch, response: Response
     ) -> Tenant:
         """Change the details of a tenant that no lifecycle owns."""
-        async with pool.acquire() as connection, connection.transaction():
-            await _check_changeable(connection, tenant_id, if_match)
-            if changes := details.changes():
-                await queries.change_details(connection, tenant_id, changes, now=clock.now())
-            row = await queries.tenant(connection, tenant_id)
-        assert row is not None  # it is locked
+        async with changes.transaction() as change:
+            await _check_changeable(change.connection, tenant_id, if_match, asker)
+            row = await _change_details(change, tenant_id, details, asker, now=clock.now())
         response.headers["ETag"] = etag(row["version"])
         return tenant_of(row)
 
-    @router.get("/v1/tenants/{tenant_id}/certificate")
+    @router.get("/v1/tenants/{tenant_id}/certificate", dependencies=[_OPERATORS])
     async def get_certificate(tenant_id: Identifier) -> DeletionCertificate:
         """Return the certificate of what was deleted of an archived tenant."""
         async with pool.acquire() as connection:
@@ -245,8 +262,37 @@ def _tenant_routes(pool: Pool, tenant_of: Callable[[asyncpg.Record], Tenant], cl
     return router
 
 
-async def _check_changeable(connection: Connection, tenant_id: str, if_match: str | None) -> None:
-    locked = await queries.lock_tenant(connection, tenant_id)
+async def _change_details(
+    change: Change, tenant_id: str, details: TenantDetails, asker: Principal, *, now: datetime
+) -> asyncpg.Record:
+    """Change a tenant that is locked, tell the audit trail what is different, and return it as it is then."""
+    found = await queries.tenant(change.connection, tenant_id)
+    if wanted := details.changes():
+        await queries.change_details(change.connection, tenant_id, wanted, now=now)
+    row = await queries.tenant(change.connection, tenant_id)
+    assert found is not None
+    assert row is not None
+    before, after = changed(_details_of(found), _details_of(row), untold=_PERSONAL)
+    if before or after:
+        change.decided(
+            asker, "tenant.details_changed", f"tenant:{tenant_id}", tenant_id=tenant_id, before=before, after=after
+        )
+    return row
+
+
+def _details_of(row: asyncpg.Record) -> dict[str, Any]:
+    """Return what a PATCH can change, as it is named there."""
+    return {
+        "tenantEmail": row["email"],
+        "tenantPhone": row["phone"],
+        "tenantAddress": row["address"],
+        "tags": row["tags"],
+        "attributes": row["attributes"],
+    }
+
+
+async def _check_changeable(connection: Connection, tenant_id: str, if_match: str | None, asker: Principal) -> None:
+    locked = await queries.lock_tenant(connection, asker.narrowed(tenant_id))
     if locked is None:
         raise _unknown_tenant(tenant_id)
     require_match(if_match, locked["version"])
@@ -261,11 +307,11 @@ def _unknown_tenant(tenant_id: str) -> Problem:
 def _config_routes(pool: Pool, tenant_of: Callable[[asyncpg.Record], Tenant]) -> APIRouter:
     router = APIRouter(tags=["tenants"])
 
-    @router.get("/v1/tenant-config")
-    async def get_tenant_config(tenant_name: Annotated[Name, Query(alias="tenantName")]) -> TenantConfig:
+    @router.get("/v1/tenant-config", dependencies=[_ALL_ROLES], responses=problems(404))
+    async def get_tenant_config(tenant_name: Annotated[Name, Query(alias="tenantName")], asker: Asker) -> TenantConfig:
         """Return the routing facts of the tenant that holds a customer's name."""
         async with pool.acquire() as connection:
-            row = await queries.tenant_named(connection, tenant_name)
+            row = await queries.tenant_named(connection, tenant_name, within=asker.tenant_id)
         if row is None:
             raise Problem(404, code="unknown_tenant", detail=f"There is no tenant named {tenant_name!r}.")
         return TenantConfig(**tenant_of(row).model_dump(include=set(TenantConfig.model_fields)))
@@ -276,7 +322,7 @@ def _config_routes(pool: Pool, tenant_of: Callable[[asyncpg.Record], Tenant]) ->
 def _tier_routes(pool: Pool) -> APIRouter:
     router = APIRouter(tags=["catalog"])
 
-    @router.get("/v1/tiers")
+    @router.get("/v1/tiers", dependencies=[_READERS])
     async def list_tiers(limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Page[Tier]:
         """List tiers from the smallest to the largest, retired ones included."""
         (after,) = decode_cursor(cursor, int) or (0,)
@@ -284,7 +330,7 @@ def _tier_routes(pool: Pool) -> APIRouter:
             rows = await queries.tiers(connection, after=after, limit=limit + 1)
         return page(rows, limit=limit, item=Tier.of, key=lambda row: (row["rank"],))
 
-    @router.get("/v1/tiers/{name}")
+    @router.get("/v1/tiers/{name}", dependencies=[_READERS])
     async def get_tier(name: Slug) -> Tier:
         """Return one tier."""
         async with pool.acquire() as connection:
@@ -299,7 +345,7 @@ def _tier_routes(pool: Pool) -> APIRouter:
 def _product_routes(pool: Pool) -> APIRouter:
     router = APIRouter(tags=["catalog"])
 
-    @router.get("/v1/products")
+    @router.get("/v1/products", dependencies=[_READERS])
     async def list_products(limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Page[Product]:
         """List products by name, retired ones included."""
         (after,) = decode_cursor(cursor, str) or ("",)
@@ -307,13 +353,13 @@ def _product_routes(pool: Pool) -> APIRouter:
             rows = await queries.products(connection, after=after, limit=limit + 1)
         return page(rows, limit=limit, item=Product.of, key=lambda row: (row["name"],))
 
-    @router.get("/v1/products/{name}")
+    @router.get("/v1/products/{name}", dependencies=[_READERS])
     async def get_product(name: Slug) -> Product:
         """Return one product."""
         async with pool.acquire() as connection:
             return Product.of(await _known_product(connection, name))
 
-    @router.get("/v1/products/{name}/versions")
+    @router.get("/v1/products/{name}/versions", dependencies=[_READERS])
     async def list_versions(name: Slug, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Page[ProductVersion]:
         """List the versions of a product in the order of their publication, retired ones included."""
         (after,) = decode_cursor(cursor, int) or (0,)

@@ -7,6 +7,8 @@ from services.tenant.announcement import announce_catalog
 from services.tenant.api import PATHS, routes
 from services.tenant.handlers import SUBSCRIPTIONS
 from services.tenant.settings import TenantSettings
+from shared.changes import Changes
+from shared.contracts.tenant import DecisionRecorded
 from shared.http import create_api
 from shared.service import VERSION, Ports, Service, open_kernel, patiently
 
@@ -17,8 +19,16 @@ async def build(settings: TenantSettings, ports: Ports) -> AsyncIterator[Service
     async with open_kernel("tenant", settings, ports, SUBSCRIPTIONS) as kernel:
         api = create_api(
             "tenant",
-            routers=[routes(kernel.pool, clock=ports.clock, gateway_url=settings.gateway_url)],
+            routers=[
+                routes(
+                    kernel.pool,
+                    changes=Changes(kernel, DecisionRecorded),
+                    clock=ports.clock,
+                    gateway_url=settings.gateway_url,
+                )
+            ],
             admin_key=settings.admin_key,
+            credentials=kernel.credentials,
             checks=kernel.checks,
             version=VERSION,
         )

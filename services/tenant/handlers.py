@@ -12,6 +12,7 @@ from services.tenant.changes import Move, Wish, bring_back, grant, take
 from services.tenant.lifecycle import State
 from services.tenant.refusals import why_not, why_not_now
 from services.tenant.turns import in_turn
+from shared.access import replica
 from shared.clock import Clock
 from shared.contracts import Fact
 from shared.contracts import tenant as contracts
@@ -40,7 +41,17 @@ def _registration(ask: contracts.RegisterTenant, outcome: asyncpg.Record) -> Fac
 
 def _meaning(tier: asyncpg.Record) -> dict[str, Any]:
     """Return what a tier means to the other services."""
-    return {name: tier[name] for name in ("plan", "quotas", "isolation", "connections")}
+    meaning = {name: tier[name] for name in ("plan", "quotas", "isolation", "connections")}
+    return meaning | {"usage_plan": _usage_plan(tier)}
+
+
+def _usage_plan(row: asyncpg.Record) -> contracts.UsagePlan:
+    return contracts.UsagePlan(
+        tier=row["tier"],
+        version=row["version"],
+        requests_per_second=row["requests_per_second"],
+        requests_per_day=row["requests_per_day"],
+    )
 
 
 async def deregister_tenants(connection: Connection, asks: Sequence[contracts.DeregisterTenant]) -> Sequence[Fact]:
@@ -131,7 +142,12 @@ async def change_tiers(
 
 async def restore_tiers(connection: Connection, restorations: Sequence[Restoration], *, clock: Clock) -> Sequence[Fact]:
     """Put each tenant that is on another tier by the ask back on the one on which it was found, retired or not."""
-    return await bring_back(connection, restorations, contracts.TierRestored, clock=clock)
+    await bring_back(connection, restorations, contracts.TierRestored, clock=clock)
+    rows = await queries.usage_plans(connection, [each.tenant_id for each in restorations])
+    plans = {row["tenant_id"]: _usage_plan(row) for row in rows}
+    return [
+        contracts.TierRestored(tenant_id=each.tenant_id, usage_plan=plans.get(each.tenant_id)) for each in restorations
+    ]
 
 
 async def change_products(
@@ -251,6 +267,7 @@ SUBSCRIPTIONS: Subscriptions = {
     contracts.BeginOffboarding: change(begin_offboardings),
     contracts.CancelOffboarding: restore(cancel_offboardings),
     contracts.ArchiveTenant: do(archive_tenants),
+    **replica.SUBSCRIPTIONS,
 }
 
 PUBLISHES = (
@@ -281,4 +298,6 @@ PUBLISHES = (
     contracts.TenantArchived,
     contracts.TenantArchivingRefused,
     contracts.CatalogPublished,
+    contracts.ApiKeysUsed,
+    contracts.DecisionRecorded,
 )

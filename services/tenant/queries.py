@@ -48,6 +48,7 @@ _REGISTER = """
         )
     ), judged AS MATERIALIZED (  -- or each use of the refusal would work it out again
         SELECT ask.*, tier.plan, tier.quotas, tier.isolation, tier.connections,
+               tier.requests_per_second, tier.requests_per_day,
                CASE WHEN tier.name IS NULL THEN 'unknown_tier'
                     WHEN EXISTS (
                         SELECT FROM jsonb_to_recordset(ask.products) AS wanted (name text, version text)
@@ -73,7 +74,7 @@ _REGISTER = """
         FROM ranked WHERE is_first
         ORDER BY name_key, position  -- concurrent batches wait for each other's names in one order
         ON CONFLICT DO NOTHING       -- the first keeps the name; a transaction in progress is waited for
-        RETURNING tenant_id
+        RETURNING tenant_id, version
     ), taken AS (
         INSERT INTO tenant_product (tenant_id, product, version)
         SELECT tenant_id, wanted.name, wanted.version
@@ -83,7 +84,8 @@ _REGISTER = """
         WHERE ranked.is_first
     )
     SELECT CASE WHEN registered.tenant_id IS NULL THEN coalesce(ranked.refusal, 'name_taken') END AS refusal,
-           ranked.plan, ranked.quotas, ranked.isolation, ranked.connections
+           ranked.tier, registered.version, ranked.plan, ranked.quotas, ranked.isolation, ranked.connections,
+           ranked.requests_per_second, ranked.requests_per_day
     FROM ranked
     LEFT JOIN registered ON ranked.is_first AND registered.tenant_id = ranked.tenant_id
     ORDER BY position
@@ -95,7 +97,7 @@ _JUDGE = """
         SELECT * FROM ROWS FROM (jsonb_to_recordset($1) AS (tenant_id text, wanted jsonb))
             WITH ORDINALITY AS ask (tenant_id, wanted, position)
     ), judged AS MATERIALIZED (
-        SELECT ask.*, found.state, found.terms,
+        SELECT ask.*, found.state, found.terms, found.version + 1 AS version,  -- which the granted one will have
                CASE WHEN found.tenant_id IS NULL THEN 'unknown_tenant'
                     WHEN found.state <> ALL ($2::text[]) THEN 'wrong_state'
                     WHEN ask.wanted ? 'tier' AND NOT EXISTS (
@@ -127,7 +129,8 @@ _JUDGE = """
     SELECT CASE WHEN refusal IS NULL AND wanted ? 'name_key' AND candidate > 1 THEN 'name_taken'
                 ELSE refusal
            END AS refusal,
-           state, terms, tier.plan, tier.quotas, tier.isolation, tier.connections
+           state, terms, version, tier.name AS tier, tier.plan, tier.quotas, tier.isolation, tier.connections,
+           tier.requests_per_second, tier.requests_per_day
     FROM ranked LEFT JOIN tier ON tier.name = ranked.wanted ->> 'tier'
     ORDER BY position
 """
@@ -138,7 +141,8 @@ async def register(connection: Connection, asks: Sequence[RegisterTenant], *, no
 
     Returns:
         For each ask, in order: ``refusal`` (None, ``unknown_tier``, ``unknown_product``, ``duplicate_product`` or
-        ``name_taken``) and the ``plan``, ``quotas``, ``isolation`` and ``connections`` of its tier.
+        ``name_taken``), its ``tier`` with ``plan``, ``quotas``, ``isolation``, ``connections``, ``requests_per_second``
+        and ``requests_per_day``, and the ``version`` of the record.
     """
     return await connection.fetch(
         _REGISTER,
@@ -222,7 +226,7 @@ async def judge(
     Returns:
         For each, in order: ``refusal`` (None, ``unknown_tenant``, ``wrong_state``, ``unknown_tier``, ``same_tier``,
         ``unknown_product``, ``duplicate_product`` or ``name_taken``), ``state`` and ``terms`` as they are, and of the
-        wanted tier ``plan``, ``quotas``, ``isolation`` and ``connections``.
+        wanted tier the same as in `register`; ``version`` is the one that `write_terms` gives it.
     """
     asks = [{"tenant_id": tenant_id, "wanted": terms} for tenant_id, terms in wanted.items()]
     return await connection.fetch(_JUDGE, asks, states)
@@ -313,10 +317,17 @@ async def tenant(connection: Connection, tenant_id: str) -> asyncpg.Record | Non
     return await connection.fetchrow(_TENANT + "WHERE tenant.tenant_id = $1", tenant_id)
 
 
-async def tenant_named(connection: Connection, customer_name: str) -> asyncpg.Record | None:
-    """Find the tenant that holds a customer's name now; archived ones hold none."""
+async def tenant_named(
+    connection: Connection, customer_name: str, *, within: str | None = None
+) -> asyncpg.Record | None:
+    """Find the tenant that holds a customer's name now, if it is the tenant ``within``; archived ones hold none."""
     return await connection.fetchrow(
-        _TENANT + "WHERE tenant.name_key = $1 AND tenant.state <> 'archived'", name_key(customer_name)
+        _TENANT
+        + """
+        WHERE tenant.name_key = $1 AND tenant.state <> 'archived' AND ($2::text IS NULL OR tenant.tenant_id = $2)
+        """,
+        name_key(customer_name),
+        within,
     )
 
 
@@ -383,6 +394,17 @@ async def catalog(connection: Connection) -> asyncpg.Record:
     )
     assert row is not None  # the migration wrote the one row there is
     return row
+
+
+async def usage_plans(connection: Connection, tenant_ids: Sequence[str]) -> list[asyncpg.Record]:
+    """Return what the tiers of tenants let them use, those that there are: as in `register`."""
+    return await connection.fetch(
+        """
+        SELECT tenant_id, tier, version, requests_per_second, requests_per_day
+        FROM tenant JOIN tier ON tier.name = tenant.tier WHERE tenant_id = ANY ($1::text[])
+        """,
+        tenant_ids,
+    )
 
 
 async def tiers(connection: Connection, *, after: int, limit: int) -> list[asyncpg.Record]:

@@ -20,6 +20,7 @@ def _create_administrators(context: Context) -> Message:
         tenant_id=context.tenant_id,
         customer_name=context.request["customerName"],
         emails=tuple(context.request["adminEmails"]),
+        usage_plan=context.result("register-tenant").get("usage_plan"),
     )
 
 

@@ -27,6 +27,7 @@ from services.onboarding.settings import OnboardingSettings
 from services.onboarding.storage import Stored, load
 from services.onboarding.tests.catalogue import CATALOG, REQUEST, answers, refusals, undone
 from services.onboarding.watch import Watch
+from shared.audit import Actor
 from shared.clock import Clock, ManualClock, SystemClock
 from shared.contracts.base import Fact
 from shared.contracts.tenant import CatalogPublished
@@ -70,7 +71,8 @@ class Desk:
 
     async def order(self, order: Order, *, key: str | None = None, principal: str = "root") -> Accepted:
         """Ask for anything, as the API does after its checks."""
-        return await self.intake.submit(Application(order, principal, key, fingerprint(order.request)))
+        application = Application(order, principal, key, fingerprint(order.request), Actor(principal))
+        return await self.intake.submit(application)
 
     async def start(self, name: str = "Acme", **details: Any) -> UUID:
         """Have an onboarding accepted; return its workflow."""

@@ -58,6 +58,7 @@ from shared.contracts.tenant import (
     RegisterTenant,
     SuspendTenant,
     UpdateTenant,
+    UsagePlan,
 )
 
 WORKFLOW_ID = UUID(int=1)
@@ -188,6 +189,16 @@ def test_what_is_not_ordered_is_left_to_whom_it_concerns() -> None:
         "provision-environment": ProvisionEnvironment(tenant_id=TENANT_ID, isolation="pool"),
         "activate-tenant": ActivateTenant(tenant_id=TENANT_ID),
     }
+
+
+def test_what_the_tier_lets_use_reaches_identity_with_the_administrators() -> None:
+    plan = UsagePlan(tier="standard", version=1, requests_per_second=50)
+    registered = answers()["register-tenant"].model_copy(update={"usage_plan": plan}).model_dump(mode="json")
+    context = Context(WORKFLOW_ID, TENANT_ID, REQUEST, {"register-tenant": registered})
+
+    assert ONBOARD.message(
+        "create-administrators", CreateAdministrators.routing_key(), context
+    ) == CreateAdministrators(tenant_id=TENANT_ID, customer_name="Acme", emails=("ada@example.com",), usage_plan=plan)
 
 
 # join

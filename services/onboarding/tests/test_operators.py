@@ -22,8 +22,8 @@ from services.onboarding.tests.support import (
     waiting,
 )
 from shared import failpoints
+from shared.access import ADMINISTRATOR
 from shared.contracts.tenant import ArchiveTenant
-from shared.http.authentication import ADMINISTRATOR
 from shared.messaging.event import decode, parse_batch
 from shared.postgres import Pool
 from shared.testing import eventually

@@ -16,16 +16,18 @@ from services.provisioning.exports import CHUNK_BYTES
 from services.provisioning.tests.support import Application, ask, bodies, partitions, provision
 from services.provisioning.tests.world import LIFETIME, World
 from shared.clock import ManualClock, SystemClock
-from shared.contracts.provisioning import ExportData, ReleaseEnvironment, ThrottleEnvironment
+from shared.contracts.provisioning import DecisionRecorded, ExportData, ReleaseEnvironment, ThrottleEnvironment
 from shared.http import create_api
 from shared.postgres import Pool
+from shared.testing.decisions import changes_on
 
 KEY = "a-key-of-the-administrator"
 
 
 @pytest.fixture
 async def client(world: World) -> AsyncIterator[httpx2.AsyncClient]:
-    router = routes(world.pool, driver=world.driver, clock=world.clock)
+    changes = changes_on(world.pool, DecisionRecorded, clock=world.clock)
+    router = routes(world.pool, changes=changes, driver=world.driver, clock=world.clock)
     api = create_api("provisioning", routers=[router], admin_key=KEY, checks={}, version="1")
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(api), base_url="http://test", headers={"Authorization": f"Bearer {KEY}"}

@@ -10,9 +10,10 @@ import pytest
 from services.tenant.api import PATHS, routes
 from services.tenant.tests.support import activate, archive, ask, open_for_business, register
 from shared.clock import ManualClock
-from shared.contracts.tenant import Deletion, TenantArchived
+from shared.contracts.tenant import DecisionRecorded, Deletion, TenantArchived
 from shared.http import create_api
 from shared.postgres import Pool
+from shared.testing.decisions import changes_on
 
 KEY = "a-key-of-the-administrator"
 GATEWAY = "https://pool.example.com"
@@ -26,7 +27,8 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 async def client(pool: Pool, clock: ManualClock) -> AsyncIterator[httpx2.AsyncClient]:
-    router = routes(pool, clock=clock, gateway_url=GATEWAY)
+    changes = changes_on(pool, DecisionRecorded, clock=clock)
+    router = routes(pool, changes=changes, clock=clock, gateway_url=GATEWAY)
     api = create_api("tenant", routers=[router], admin_key=KEY, checks={}, version="1")
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(api), base_url="http://test", headers={"Authorization": f"Bearer {KEY}"}
@@ -356,6 +358,8 @@ async def test_tiers_are_listed_from_the_smallest_to_the_largest(client: httpx2.
         "quotas": {"api_calls": 10_000, "storage_gb": 1, "seats": 3},
         "isolation": "pool",
         "connections": 2,
+        "requestsPerSecond": 10,
+        "requestsPerDay": 10_000,
         "isDefault": True,
         "retiredAt": None,
     }

@@ -39,6 +39,7 @@ from shared.contracts.tenant import (
     TierChangeRefused,
     TierRestored,
     UpdateTenant,
+    UsagePlan,
     WithdrawReactivation,
 )
 from shared.messaging.subscriptions import Restoration
@@ -119,6 +120,14 @@ def codes(facts: Sequence[Message]) -> list[str | None]:
     return [fact.code if isinstance(fact, Refusal) else None for fact in facts]
 
 
+def plainly(facts: Sequence[Message]) -> list[Message]:
+    """Leave out what a tier lets a tenant use, whose version depends on what came before; it has tests of its own."""
+    return [
+        fact.model_copy(update={"usage_plan": None}) if isinstance(fact, TierChanged | TierRestored) else fact
+        for fact in facts
+    ]
+
+
 STARTS: dict[str, tuple[str, Ask, Fact]] = {
     "suspend": ("active", SuspendTenant(tenant_id="t1", reason="unpaid"), TenantSuspended(tenant_id="t1")),
     "reactivate": ("suspended", ReactivateTenant(tenant_id="t1"), TenantReactivated(tenant_id="t1")),
@@ -174,7 +183,7 @@ async def test_a_change_is_made_and_makes_a_new_version(pool: Pool, story: Story
     clock = ManualClock()
     await clock.advance(60)
 
-    assert await deliver(pool, change, clock=clock) == [done]
+    assert plainly(await deliver(pool, change, clock=clock)) == [done]
 
     assert await record(pool) != before
     assert await record(pool, "t2") == other
@@ -188,7 +197,7 @@ async def test_a_change_that_is_taken_back_leaves_exactly_what_was_found(pool: P
     before = await record(pool)
     await deliver(pool, change)
 
-    assert await deliver(pool, undo) == [undone]
+    assert plainly(await deliver(pool, undo)) == [undone]
 
     assert await record(pool) == before
     assert await version(pool) == 3
@@ -198,7 +207,7 @@ async def test_a_change_comes_to_nothing_after_its_undo(pool: Pool, story: Story
     change, _, undo, undone = story
     before = await record(pool)
 
-    assert await deliver(pool, undo) == [undone]
+    assert plainly(await deliver(pool, undo)) == [undone]
     assert await deliver(pool, change) == []
 
     assert await record(pool) == before
@@ -209,11 +218,11 @@ async def test_an_undo_that_is_repeated_does_not_touch_what_a_later_workflow_cha
     change, done, undo, undone = story
     await deliver(pool, change)
     await deliver(pool, undo)
-    assert await deliver(pool, change, workflow="later") == [done]
+    assert plainly(await deliver(pool, change, workflow="later")) == [done]
     changed = await record(pool)
 
-    assert await deliver(pool, undo) == [undone]
-    assert await deliver(pool, undo, undo) == [undone, undone]
+    assert plainly(await deliver(pool, undo)) == [undone]
+    assert plainly(await deliver(pool, undo, undo)) == [undone, undone]
 
     assert await record(pool) == changed
 
@@ -222,7 +231,7 @@ async def test_a_change_that_is_repeated_is_answered_as_before(pool: Pool, story
     change, done, _, _ = story
     await deliver(pool, change)
 
-    assert await deliver(pool, change) == [done]
+    assert plainly(await deliver(pool, change)) == [done]
     assert await version(pool) == 2
 
 
@@ -266,7 +275,8 @@ async def test_a_change_that_the_state_forbids_is_refused(pool: Pool, start: str
     assert isinstance(refusal, REFUSALS[type(change)][0])
     assert refusal.code == "wrong_state"
     assert refusal.detail.startswith(f"A tenant that is {state} cannot be ")
-    assert await deliver(pool, UNDOS[type(change)](tenant_id="t1")) == [UNDONE[UNDOS[type(change)]](tenant_id="t1")]
+    undo = UNDOS[type(change)]
+    assert plainly(await deliver(pool, undo(tenant_id="t1"))) == [UNDONE[undo](tenant_id="t1")]
     assert (await record(pool), await version(pool)) == (before, seen)
 
 
@@ -597,6 +607,29 @@ async def test_a_tier_that_says_nothing_of_connections_leaves_them_to_provisioni
 
     assert isinstance(fact, TierChanged)
     assert fact.connections is None
+
+
+async def test_a_change_of_tier_and_its_undo_tell_what_the_tier_lets_use_in_an_order_that_can_be_told(
+    pool: Pool,
+) -> None:
+    await open_for_business(pool, ask("t1", tier="standard"))
+
+    told = [*await deliver(pool, tier_change("t1")), *await deliver(pool, RestoreTier(tenant_id="t1"))]
+
+    assert [fact.usage_plan for fact in told if isinstance(fact, TierChanged | TierRestored)] == [
+        UsagePlan(tier="premium", version=3, requests_per_second=500, requests_per_day=None),
+        UsagePlan(tier="standard", version=4, requests_per_second=50, requests_per_day=200_000),
+    ]
+    assert await version(pool) == 4
+
+
+async def test_an_undo_that_changes_nothing_tells_what_the_present_tier_lets_use(pool: Pool) -> None:
+    await open_for_business(pool, ask("t1"))
+    await pool.execute("UPDATE tier SET requests_per_second = NULL, requests_per_day = 7 WHERE name = 'free'")
+
+    assert await deliver(pool, RestoreTier(tenant_id="t1")) == [
+        TierRestored(tenant_id="t1", usage_plan=UsagePlan(tier="free", version=2, requests_per_day=7))
+    ]
 
 
 async def test_before_images_are_json(pool: Pool) -> None:

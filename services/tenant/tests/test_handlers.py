@@ -15,6 +15,7 @@ from services.tenant.tests.support import (
     register,
     statements,
 )
+from shared.access import replica
 from shared.clock import ManualClock
 from shared.contracts import CATALOGUE, Ask
 from shared.contracts.tenant import (
@@ -27,6 +28,7 @@ from shared.contracts.tenant import (
     TenantDeregistered,
     TenantRegistered,
     TenantRegistrationRefused,
+    UsagePlan,
 )
 from shared.postgres import Pool, transaction
 from shared.testing import eventually
@@ -58,6 +60,7 @@ async def test_a_registration_tells_what_the_tier_means_to_the_other_services(po
             quotas={"api_calls": 100_000, "storage_gb": 10, "seats": 25},
             isolation="pool",
             connections=10,
+            usage_plan=UsagePlan(tier="standard", version=1, requests_per_second=50, requests_per_day=200_000),
         )
     ]
 
@@ -337,7 +340,7 @@ async def test_the_catalog_is_announced_with_all_that_can_be_taken(pool: Pool) -
     async with pool.acquire() as connection:
         assert await handlers.published_catalog(connection) == CatalogPublished(
             tenant_id="catalog",
-            revision=2,
+            revision=3,
             tiers=("free", "standard", "premium"),
             default_tier="free",
             products=(CatalogProduct(name="notes", versions=("1.0", "2.0")),),
@@ -353,12 +356,12 @@ async def test_the_announced_catalog_leaves_out_what_is_retired(pool: Pool) -> N
 
     assert catalog.tiers == ("free", "standard")
     assert catalog.products == (CatalogProduct(name="notes", versions=("2.0",)),)
-    assert catalog.revision == 4
+    assert catalog.revision == 5
 
 
 def test_every_ask_of_the_contract_is_heard_and_every_fact_is_said() -> None:
     owned = {message for message in CATALOGUE.values() if message.owner == "tenant"}
     asks = {message for message in owned if issubclass(message, Ask)}
 
-    assert set(handlers.SUBSCRIPTIONS) == asks
+    assert set(handlers.SUBSCRIPTIONS) == asks | replica.SUBSCRIPTIONS.keys()
     assert set(handlers.PUBLISHES) == owned - asks

@@ -126,7 +126,7 @@ async def test_a_change_of_any_part_of_the_catalog_makes_a_new_revision(connecti
         await connection.execute(change)
         revisions.append((await queries.catalog(connection))["revision"])
 
-    assert revisions == [2, 3, 4, 5, 6]
+    assert revisions == [3, 4, 5, 6, 7]
 
 
 async def test_there_is_one_default_tier_and_it_can_be_taken(connection: Connection) -> None:
