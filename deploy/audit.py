@@ -23,9 +23,11 @@ from shared.contracts import SERVICES
 _CONNECT_SECONDS = 10.0
 _PAUSE_SECONDS = 2.0
 _VIEWS = dict.fromkeys(SERVICES, "live_record") | {APPLICATION: "tenancy.live_record"}
-_BEFORE_IMAGES = """
+_KERNEL = """
     UNION ALL SELECT subject, 'before-image' FROM operation WHERE before IS NOT NULL
-"""  # in the kernel's table, which every service has
+    UNION ALL SELECT tenant_id, 'access_tenant' FROM access_tenant WHERE forget_at IS NULL
+    UNION ALL SELECT tenant_id, 'access_api_key' FROM access_api_key WHERE tenant_id IS NOT NULL AND forget_at IS NULL
+"""  # in the kernel's tables, which every service has
 _SINGLE = ["account", "customer", "environment", "subscription", "tenancy.tenant", "tenant", "tracked_tenant"]
 _STATING = ("tenant", "identity", "billing", "metrics", "provisioning")
 
@@ -150,7 +152,7 @@ def _text(value: bool) -> str:  # noqa: FBT001 - as SQL writes it
 
 
 async def _held(url: str, view: str) -> dict[str, _Held]:
-    more = "" if view != "live_record" else _BEFORE_IMAGES
+    more = "" if view != "live_record" else _KERNEL
     rows = await _fetch(
         url,
         f"""

@@ -128,7 +128,8 @@ def run_demonstration(*, interrupted: int) -> int:
         _suggest(out)
         return code
 
-    return run(work, out, interrupted=interrupted)
+    # Mails of tenants that nobody will sign in to are not worth a line each.
+    return run(work, out, interrupted=interrupted, log_level="error")
 
 
 @contextmanager

@@ -64,15 +64,18 @@ class Interrupts:
                 self._breaks_off.cancel()
 
 
-def run(work: Callable[[Interrupts], Awaitable[int]], out: Console, *, interrupted: int) -> int:
+def run(
+    work: Callable[[Interrupts], Awaitable[int]], out: Console, *, interrupted: int, log_level: str = "warning"
+) -> int:
     """Run a command to its end and return the exit code.
 
     Args:
         work: returns the exit code.
         out: where failures are said.
         interrupted: the exit code when a signal broke it off.
+        log_level: from which on the log is shown; ``TENURE_LOG_LEVEL`` takes its place.
     """
-    configure_logs(form=_log_form(), level=os.environ.get("TENURE_LOG_LEVEL", "warning"))
+    configure_logs(form=_log_form(), level=os.environ.get("TENURE_LOG_LEVEL", log_level))
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_interruptible(work, out, interrupted))

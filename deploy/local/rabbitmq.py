@@ -10,11 +10,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
 from deploy.local import processes
+from deploy.local.packages import InstallationError, can_install, install
 from deploy.local.ports import free_port, require_free
 from deploy.local.processes import FolderLock, ServerFailedError, last_lines
 
@@ -32,7 +32,6 @@ _PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 _METHOD_FRAME = 1  # AMQP 0-9-1, 2.3.5: what `connection.start` comes in
 _PROGRAMS = ("beam.smp", "epmd", "erl_child_setup", "inet_gethost")
 _DEBIAN_PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
-_SERVICE_POLICY = Path("/usr/sbin/policy-rc.d")
 _CORE = ("rabbit-*", "rabbit_common-*", "rabbitmq_prelaunch-*")
 
 
@@ -328,7 +327,7 @@ def find_broker(say: Callable[[str], None] = lambda _: None) -> Path:
     """
     if program := _installed_broker():
         return program
-    if os.geteuid() == 0 and shutil.which("apt-get"):
+    if can_install():
         say("RabbitMQ    not on this machine; installing Debian's package, which may take a minute")
         _install_broker()
         if program := _installed_broker():
@@ -353,30 +352,10 @@ def _installed_broker() -> Path | None:
 
 
 def _install_broker() -> None:
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (
-        ["apt-get", "update"],
-        ["apt-get", "install", "--yes", "--no-install-recommends", "rabbitmq-server"],
-    ):
-        with _no_services_started():
-            outcome = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
-        if outcome.returncode != 0:
-            output = (outcome.stdout + outcome.stderr).strip().splitlines()[-10:]
-            raise MissingBrokerError(f"{' '.join(command)} failed:\n" + "\n".join(output))
-
-
-@contextmanager
-def _no_services_started() -> Iterator[None]:
-    """Keep a package from starting the machine's own node (Debian policy, invoke-rc.d and policy-rc.d)."""
-    if _SERVICE_POLICY.exists():
-        yield
-        return
-    _SERVICE_POLICY.write_text("#!/bin/sh\nexit 101\n", encoding="ascii")
-    _SERVICE_POLICY.chmod(0o755)
     try:
-        yield
-    finally:
-        _SERVICE_POLICY.unlink()
+        install("rabbitmq-server")
+    except InstallationError as error:
+        raise MissingBrokerError(str(error)) from None
 
 
 async def speaks_amqp(port: int) -> bool:

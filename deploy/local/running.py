@@ -56,8 +56,9 @@ async def running_system(
     Raises:
         ServerFailedError: the services did not become ready.
     """
-    async with running_stack(folder, say=say, durable=durable) as stack:
-        system = System(stack, f"http://{HOST}:{port}")
+    url = f"http://{HOST}:{port}"
+    async with running_stack(folder, say=say, durable=durable, issuer=url) as stack:
+        system = System(stack, url)
         running = _in_seven_processes(system, folder, port, say) if processes else _in_one_process(system, port, say)
         async with running:
             yield system

@@ -1,5 +1,7 @@
 """The secrets of one installation on this machine: made once, kept in one file that only its owner can read."""
 
+import base64
+import json
 import os
 import secrets
 from collections.abc import Mapping
@@ -26,6 +28,7 @@ class Secrets(BaseModel):
         broker_deploy: the broker login that declares exchanges, queues and permissions.
         broker_watcher: the broker login of subscribers outside.
         admin_key: the first system administrator's API key.
+        encryption_key: what identity's private keys are encrypted with.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -35,6 +38,7 @@ class Secrets(BaseModel):
     broker_deploy: str = Field(repr=False)
     broker_watcher: str = Field(repr=False)
     admin_key: str = Field(repr=False)
+    encryption_key: str = Field(repr=False)
 
 
 def load_or_create(folder: Path) -> Secrets:
@@ -54,7 +58,7 @@ def load_or_create(folder: Path) -> Secrets:
     path = folder / _FILE
     if not path.exists():
         _write_once(path, _generate().model_dump_json(indent=2))
-    kept = Secrets.model_validate_json(path.read_bytes())
+    kept = _completed(path)
     given = os.environ.get("TENURE_ADMIN_KEY")
     return kept.model_copy(update={"admin_key": given}) if given else kept
 
@@ -80,19 +84,44 @@ def _generate() -> Secrets:
         broker_deploy=_random(),
         broker_watcher=_random(),
         admin_key=f"tenure_admin_{_random()}",
+        encryption_key=_fernet_key(),
     )
+
+
+def _completed(path: Path) -> Secrets:
+    """Read the secrets, and make those that an earlier release had no use for."""
+    kept = json.loads(path.read_bytes())
+    if isinstance(kept, dict) and "encryption_key" not in kept:
+        completed = Secrets.model_validate({**kept, "encryption_key": _fernet_key()})
+        _replace(path, completed.model_dump_json(indent=2))
+        return completed
+    return Secrets.model_validate(kept)
+
+
+def _fernet_key() -> str:
+    return base64.urlsafe_b64encode(secrets.token_bytes(_RANDOM_BYTES)).decode()
 
 
 def _random() -> str:
     return secrets.token_urlsafe(_RANDOM_BYTES)
 
 
-def _write_once(path: Path, content: str) -> None:
-    """Write the file under another name first: a reader finds all of it or nothing, and the first writer wins."""
+def _replace(path: Path, content: str) -> None:
+    _unfinished(path, content).replace(path)
+
+
+def _unfinished(path: Path, content: str) -> Path:
+    """Write a file under another name first: a reader finds all of it or nothing."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(content)
+    return unfinished
+
+
+def _write_once(path: Path, content: str) -> None:
+    """Write a file unless it is there; the first writer wins."""
+    unfinished = _unfinished(path, content)
     try:
         path.hardlink_to(unfinished)
     except FileExistsError:

@@ -31,6 +31,9 @@ from shared.postgres import migrate, service_migrations
 
 Say = Callable[[str], None]
 
+DEFAULT_ISSUER = "http://127.0.0.1:8080"
+ENCRYPTION_KEYS = "TENURE_IDENTITY_ENCRYPTION_KEYS"
+
 _UNUSABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, AMQPError, ValueError)
 
 
@@ -64,13 +67,16 @@ class Stack:
 
 
 @asynccontextmanager
-async def running_stack(folder: Path, *, say: Say, durable: bool = True) -> AsyncIterator[Stack]:
+async def running_stack(
+    folder: Path, *, say: Say, durable: bool = True, issuer: str = DEFAULT_ISSUER
+) -> AsyncIterator[Stack]:
     """Start what is missing, bring schemas and topology up to date, and stop what was started at the end.
 
     Args:
         folder: where data and generated secrets are kept.
         say: told one line for each part that is ready.
         durable: whether Postgres waits for the disk; only throw-away data may do without.
+        issuer: the origin, which makes the access tokens; ``TENURE_ISSUER`` takes its place.
     """
     secrets = load_or_create(folder)
     async with AsyncExitStack() as exits:
@@ -79,7 +85,8 @@ async def running_stack(folder: Path, *, say: Say, durable: bool = True) -> Asyn
             broker = group.create_task(_broker(folder, secrets, exits, say))
         postgres, urls = databases.result()
         node, amqp_urls = broker.result()
-        environment = {service: _environment(service, urls, amqp_urls, secrets.admin_key) for service in SERVICES}
+        told = {"TENURE_ADMIN_KEY": secrets.admin_key, "TENURE_ISSUER": os.environ.get("TENURE_ISSUER") or issuer}
+        environment = {service: told | _environment(service, urls, amqp_urls, secrets) for service in SERVICES}
         keep_logins(folder, _logins(environment, urls, amqp_urls[WATCHER]))
         yield Stack(environment, urls, secrets.admin_key, postgres, node, amqp_urls[WATCHER])
 
@@ -165,14 +172,18 @@ def _given_databases() -> Mapping[str, DatabaseUrls] | None:
 
 
 def _environment(
-    service: str, urls: Mapping[str, DatabaseUrls], amqp_urls: Mapping[str, str], admin_key: str
-) -> Mapping[str, str]:
+    service: str, urls: Mapping[str, DatabaseUrls], amqp_urls: Mapping[str, str], secrets: Secrets
+) -> dict[str, str]:
     prefix = f"TENURE_{service.upper()}"
-    environment = {f"{prefix}_DATABASE_URL": urls[service].app, "TENURE_ADMIN_KEY": admin_key}
+    environment = {f"{prefix}_DATABASE_URL": urls[service].app}
     if given := os.environ.get("TENURE_AMQP_URL"):
         environment["TENURE_AMQP_URL"] = given
     else:
         environment[f"{prefix}_AMQP_URL"] = amqp_urls[service]
+    if service == "identity":
+        environment[ENCRYPTION_KEYS] = os.environ.get(ENCRYPTION_KEYS) or secrets.encryption_key
+        if mail_server := os.environ.get("TENURE_SMTP_URL"):
+            environment["TENURE_SMTP_URL"] = mail_server
     if service == "provisioning":
         environment["TENURE_APPLICATION_DATABASE_URL"] = urls[APPLICATION].owner
     return environment
@@ -181,7 +192,12 @@ def _environment(
 def _logins(
     environment: Mapping[str, Mapping[str, str]], urls: Mapping[str, DatabaseUrls], watcher_url: str
 ) -> dict[str, str]:
-    logins = {name: value for told in environment.values() for name, value in told.items() if name.endswith("_URL")}
+    logins = {
+        name: value
+        for told in environment.values()
+        for name, value in told.items()
+        if name.endswith(("_DATABASE_URL", "_AMQP_URL"))
+    }
     return logins | {
         f"TENURE_{APPLICATION.upper()}_DATABASE_URL": urls[APPLICATION].owner,
         WATCHER_VARIABLE: watcher_url,
