@@ -1,6 +1,7 @@
 """``make bench``: onboardings through six real processes, beside the bare floor of the same messages and commits.
 
-Both run on the same servers in the same run, so that what is compared is the ratio and not the machine.
+Both run on the same servers in the same run, so that what is compared is the ratio and not the machine. So do the
+answers to a gateway, beside those of the smallest application there is.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import time
 from collections.abc import Sequence
 from statistics import median
 
+from bench import authorize
 from bench.backlog import peak_memory
 from bench.floor_run import Floor
 from bench.onboardings import System, running_system
@@ -68,14 +70,21 @@ async def fill_up(*, messages: int) -> None:
 def main() -> int:
     """Read the command line and run."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--count", type=int, default=2000, help="onboardings of a round")
+    parser.add_argument("--count", type=int, default=2000, help="onboardings of a round; 0 leaves this out")
     parser.add_argument("--lone", type=int, default=50, help="onboardings one after the other")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--messages", type=int, default=100_000, help="waiting in each queue; 0 leaves this out")
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="of each measurement of /v1/authorize; 0 leaves it out"
+    )
     options = parser.parse_args()
     configure_logs(form="console", level="warning")
-    print(f"Throughput and latency on {os.cpu_count()} cores, one process per service:")
-    asyncio.run(compare(count=options.count, lone=options.lone, rounds=options.rounds))
+    if options.count:
+        print(f"Throughput and latency on {os.cpu_count()} cores, one process per service:")
+        asyncio.run(compare(count=options.count, lone=options.lone, rounds=options.rounds))
+    if options.seconds:
+        print("\nAnswers to gateways on one core:")
+        authorize.run(seconds=options.seconds, rounds=options.rounds)
     if options.messages:
         asyncio.run(fill_up(messages=options.messages))
     return 0
