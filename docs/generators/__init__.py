@@ -9,6 +9,7 @@ from docs.generators.asyncapi import asyncapi_document
 from docs.generators.lifecycles import lifecycles_page
 from docs.generators.messages import messages_page
 from docs.generators.openapi import openapi_document
+from docs.generators.permissions import permissions_page
 from shared.contracts import SERVICES
 
 
@@ -21,6 +22,7 @@ PAGES: Mapping[str, Callable[[], str]] = MappingProxyType(
         "shared/messaging/manifest.json": _manifest,
         "docs/messages.md": messages_page,
         "docs/lifecycles.md": lifecycles_page,
+        "docs/permissions.md": permissions_page,
         "docs/asyncapi.yaml": asyncapi_document,
         **{f"docs/openapi/{service}.json": partial(openapi_document, service) for service in SERVICES},
     }

@@ -6,7 +6,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 
 from deploy.manifest import manifest
-from docs.generators.catalogue import Schema, answers_to, described, first_sentence, outside_key
+from docs.generators.catalogue import Schema, answers_to, described, first_sentence, outside_key, title_of
 from services.onboarding.lifecycles import DEFINITIONS
 from shared.contracts import CATALOGUE, SERVICES, Ask, Fact, Message
 from shared.contracts.onboarding import WorkflowState
@@ -210,7 +210,7 @@ def _telling(system: Manifest) -> Document:
             if hearers or not fact.answers:
                 operations[f"{sayer}.tells.{fact.__name__}"] = _send(sayer, _channel(sayer, fact), fact)
             for hearer in hearers:
-                operations[f"{hearer}.hears.{fact.__name__}"] = _receive(hearer, sayer, fact)
+                operations[f"{hearer}.hears.{title_of(fact).replace(' ', '.')}"] = _receive(hearer, sayer, fact)
     return operations
 
 
@@ -263,7 +263,7 @@ def _reference(*path: str) -> Document:
 
 def _message(message: type[Message]) -> Document:
     key = message.routing_key()
-    about = {"name": key, "title": message.__name__, "summary": first_sentence(message)}
+    about = {"name": key, "title": title_of(message), "summary": first_sentence(message)}
     if outside_key(message):
         headers = _reference("components", "schemas", "CloudEventHeaders")
         return about | {"contentType": "application/json", "headers": headers, "payload": _data(key)}

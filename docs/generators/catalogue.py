@@ -50,6 +50,12 @@ def undo_of(ask: type[Message]) -> type[Ask] | None:
     return next(undoes, None)
 
 
+def title_of(message: type[Message]) -> str:
+    """Return a message's name, and whose it is where several services have one of that name."""
+    namesakes = [each for each in CATALOGUE.values() if each.__name__ == message.__name__]
+    return message.__name__ if len(namesakes) == 1 else f"{message.__name__} of {message.owner}"
+
+
 def prose(docstring: str) -> str:
     """Return a docstring without its sections, its paragraphs on one line each, in Markdown."""
     text = re.split(r"^Attributes:$", inspect.cleandoc(docstring), flags=re.MULTILINE)[0].strip()

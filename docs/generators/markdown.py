@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from docs.generators.catalogue import title_of
 from shared.contracts import Message
 
 GENERATED = "<!-- Written by `make docs`; change the code instead. -->"
@@ -10,7 +11,8 @@ GENERATED = "<!-- Written by `make docs`; change the code instead. -->"
 
 def link(message: type[Message], *, page: str = "") -> str:
     """Return a link to a message on the page of all messages, which is this page unless another is named."""
-    return f"[{message.__name__}]({page}#{message.__name__.lower()})"
+    title = title_of(message)
+    return f"[{title}]({page}#{title.lower().replace(' ', '-')})"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

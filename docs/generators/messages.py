@@ -12,6 +12,7 @@ from docs.generators.catalogue import (
     kind_of,
     outside_key,
     prose,
+    title_of,
     undo_of,
 )
 from docs.generators.markdown import GENERATED, link, mermaid, table
@@ -142,7 +143,7 @@ def _details(message: type[Message], system: Manifest) -> str:
     said = f"said by {', '.join(_sayers(key, system))}, heard by {', '.join(_hearers(message, system))}"
     facts = [f"`{key}`", kind_of(message), said, *_relations(message)]
     sentences = f"{prose(message.__doc__ or '')}\n\n{'; '.join(facts)}."
-    return f"### {message.__name__}\n\n{sentences}\n\n{_fields(schema, leaving_out='tenantId')}"
+    return f"### {title_of(message)}\n\n{sentences}\n\n{_fields(schema, leaving_out='tenantId')}"
 
 
 def _parts() -> str:

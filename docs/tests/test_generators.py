@@ -15,6 +15,7 @@ import yaml
 from deploy.manifest import manifest
 from docs.__main__ import main
 from docs.generators import PAGES
+from docs.generators.catalogue import title_of
 from services.onboarding.engine import Engine
 from services.onboarding.expiration import Expirations, Terms
 from services.onboarding.lifecycles import CURRENT
@@ -84,8 +85,9 @@ def test_a_page_written_twice_is_the_same() -> None:
 
 @pytest.mark.parametrize("key", CATALOGUE)
 def test_every_message_has_a_row_that_says_who_says_and_who_hears_it(key: str, messages: str) -> None:
-    system, name = manifest(), CATALOGUE[key].__name__
-    row = next(line for line in messages.splitlines() if line.startswith(f"| [{name}](#{name.lower()})<br>"))
+    system, name = manifest(), title_of(CATALOGUE[key])
+    anchor = name.lower().replace(" ", "-")
+    row = next(line for line in messages.splitlines() if line.startswith(f"| [{name}](#{anchor})<br>"))
     said, heard = row.split(" | ")[3:5]
 
     assert f"### {name}\n" in messages
@@ -248,3 +250,12 @@ def _found(document: Any, reference: str) -> Any:
     for name in reference.removeprefix("#/").split("/"):
         document = document.get(name, {})
     return document or None
+
+
+def test_what_several_services_tell_by_one_name_is_told_apart(asyncapi: dict[str, Any]) -> None:
+    of_billing, of_tenant = CATALOGUE["billing.api_keys_used.v1"], CATALOGUE["tenant.api_keys_used.v1"]
+
+    assert (title_of(of_billing), title_of(of_tenant)) == ("ApiKeysUsed of billing", "ApiKeysUsed of tenant")
+    assert title_of(CATALOGUE["tenant.tenant_registered.v1"]) == "TenantRegistered"
+    heard = {name for name in asyncapi["operations"] if name.startswith("identity.hears.ApiKeysUsed.of.")}
+    assert len(heard) == len(SERVICES) - 1
