@@ -32,10 +32,13 @@ async def tenant_of(system: System, customer_name: str, **fields: Any) -> str:
     assert workflow["status"] == "completed", workflow["failure"]
     tenant_id: str = workflow["tenantId"]
 
-    async def is_charged() -> bool:  # billing hears of the activation by itself, after the workflow has ended
-        return [each["status"] for each in await system.items("/v1/subscriptions", tenantId=tenant_id)] == ["active"]
+    async def is_settled() -> bool:  # billing hears of the activation by itself, and mails go out after the workflow
+        subscriptions = await system.items("/v1/subscriptions", tenantId=tenant_id)
+        invitations = await system.items("/v1/invitations", tenantId=tenant_id)
+        is_charged = [each["status"] for each in subscriptions] == ["active"]
+        return is_charged and {each["delivery"] for each in invitations} == {"sent"}
 
-    await eventually(is_charged)
+    await eventually(is_settled)
     return tenant_id
 
 

@@ -10,6 +10,7 @@ _IDENTITY = (
 )
 _BILLING = ("services/billing/tests/test_final_invoice.py", "services/billing/tests/test_changes.py")
 _METRICS = ("services/metrics/tests/test_handlers.py",)
+_AUDIT = ("services/metrics/tests/test_audit.py", "services/metrics/tests/test_audit_api.py")
 _PROVISIONING = ("services/provisioning/tests/test_handlers.py", "services/provisioning/tests/test_lifecycles.py")
 
 DEFECTS = (
@@ -69,5 +70,33 @@ DEFECTS = (
         "    await queries.delete_environments(connection, tenant_ids)\n    await driver.deprovision(tenant_ids)\n",
         "    await queries.delete_environments(connection, tenant_ids)\n",
         _PROVISIONING,
+    ),
+    Defect(
+        "an entry of the audit trail is not sealed with the one before it",
+        "services/metrics/audit.py",
+        '        "previous_hash": end.hash,\n',
+        '        "previous_hash": BEGINNING,\n',
+        _AUDIT,
+    ),
+    Defect(
+        "an entry that is one too many in the audit trail is not noticed",
+        "services/metrics/audit.py",
+        "            self.broken_at = end.seq + 1\n",
+        "            self.broken_at = None\n",
+        _AUDIT,
+    ),
+    Defect(
+        "a tenant sees the audit trail of another one",
+        "services/metrics/api.py",
+        "EntryFilter(asker.narrowed(tenant_id), actor",
+        "EntryFilter(tenant_id or asker.tenant_id, actor",
+        _AUDIT[::-1],
+    ),
+    Defect(
+        "an accepted order is not in the audit trail",
+        "services/onboarding/intake.py",
+        "        outgoing.append(self._kernel.dispatch.tell(decision))\n",
+        "",
+        ("services/onboarding/tests/test_decisions.py",),
     ),
 )

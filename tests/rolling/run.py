@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from cryptography.fernet import Fernet
+
+from deploy.local.stack import ENCRYPTION_KEYS
 from tests.chaos.campaign.check_replays import check_replays
 from tests.chaos.campaign.comparison import compare
 from tests.chaos.campaign.customer import Customer
@@ -123,7 +126,10 @@ async def _running(old: Release, folder: Path, say: Say) -> AsyncIterator[tuple[
     async with AsyncExitStack() as exits:
         servers = await exits.enter_async_context(running_servers(old, folder, say))
         stack = servers.stack
-        processes = {name: ServiceProcess(name, told, folder) for name, told in stack.environment.items()}
+        processes = {
+            name: ServiceProcess(name, {**_new_settings(name), **told}, folder)
+            for name, told in stack.environment.items()
+        }
         for process in processes.values():
             process.root = old.tree
             exits.callback(process.kill)
@@ -136,6 +142,11 @@ async def _running(old: Release, folder: Path, say: Say) -> AsyncIterator[tuple[
         )
         async with fleet.running():
             yield fleet, servers
+
+
+def _new_settings(service: str) -> dict[str, str]:
+    """Return what the new code has to be told and older code had no use for; whoever deploys it sees to that first."""
+    return {ENCRYPTION_KEYS: Fernet.generate_key().decode()} if service == "identity" else {}
 
 
 async def _report(options: Options, deployment: Deployment, legacy: Legacy, findings: Sequence[Finding]) -> None:

@@ -1,5 +1,6 @@
 """How the six services are put together for a simulation: by their own ``build``, on simulated ports."""
 
+import base64
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ import services.onboarding.app
 import services.provisioning.app
 import services.tenant.app
 from deploy.databases import APPLICATION
+from deploy.local.stack import ENCRYPTION_KEYS
 from deploy.local.system import SERVICES, told
 from services.provisioning.drivers.port import NoEnvironmentError
 from services.provisioning.drivers.postgres_pool import PostgresPool
@@ -34,7 +36,11 @@ def database_of(url: str) -> str:
 
 def simulated_settings() -> Mapping[str, ServiceSettings]:
     """Return what each service is told."""
-    common = {"TENURE_ADMIN_KEY": ADMIN_KEY, "TENURE_APPLICATION_DATABASE_URL": _SCHEME + APPLICATION}
+    common = {
+        "TENURE_ADMIN_KEY": ADMIN_KEY,
+        "TENURE_APPLICATION_DATABASE_URL": _SCHEME + APPLICATION,
+        ENCRYPTION_KEYS: base64.urlsafe_b64encode(bytes(32)).decode(),
+    }
     return {
         name: told(
             settings,
