@@ -111,7 +111,8 @@ def _entry(decision: Decision, end: End, now: datetime) -> dict[str, Any]:
 
 async def append(connection: Connection, decisions: Sequence[Decision], *, now: datetime) -> None:
     """Append decisions to the chains of their tenants, each once, however often it is told."""
-    rows = await queries.lock_chains(connection, {each.tenant_id for each in decisions}, beginning=BEGINNING)
+    tenant_ids = list(dict.fromkeys(each.tenant_id for each in decisions))
+    rows = await queries.lock_chains(connection, tenant_ids, beginning=BEGINNING)
     ends = {row["tenant_id"]: End(row["seq"], row["hash"]) for row in rows}
     # Looked up under the locks, so that nobody else appends one of them meanwhile.
     known = await queries.known_decisions(connection, [each.decision_id for each in decisions])

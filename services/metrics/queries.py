@@ -149,8 +149,8 @@ async def meters(connection: Connection, *, after: str, limit: int) -> list[asyn
     )
 
 
-async def lock_chains(connection: Connection, tenant_ids: Iterable[str], *, beginning: bytes) -> list[asyncpg.Record]:
-    """Return the ends of these tenants' chains, begun where there was none, and keep others waiting until the commit.
+async def lock_chains(connection: Connection, tenant_ids: Sequence[str], *, beginning: bytes) -> list[asyncpg.Record]:
+    """Return the ends of these distinct tenants' chains, begun where there was none; others wait until the commit.
 
     Args:
         beginning: what stands for the hash of the entry before the first.
@@ -165,7 +165,7 @@ async def lock_chains(connection: Connection, tenant_ids: Iterable[str], *, begi
         ON CONFLICT (tenant_id) DO UPDATE SET seq = audit_chain.seq
         RETURNING tenant_id, seq, hash
         """,
-        list(tenant_ids),
+        tenant_ids,
         beginning,
     )
 

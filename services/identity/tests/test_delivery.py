@@ -303,7 +303,7 @@ async def test_a_developer_finds_address_and_link_in_the_log() -> None:
         await LogMailer().send(mail)
 
     (line,) = lines
-    assert (line["log_level"], line["recipient"], line["link"]) == ("info", ANNA, mail.link)
+    assert (line["log_level"], line["recipient"], line["link"]) == ("warning", ANNA, mail.link)
     assert redact(None, "", dict(line))["link"] == mail.link
 
 
