@@ -8,6 +8,7 @@ _IDENTITY = (
     "services/identity/tests/test_blocking_and_purging.py",
     "services/identity/tests/test_changing_administrators.py",
 )
+_SIGN_IN = "services/identity/tests/test_sign_in.py"
 _BILLING = ("services/billing/tests/test_final_invoice.py", "services/billing/tests/test_changes.py")
 _METRICS = ("services/metrics/tests/test_handlers.py",)
 _AUDIT = ("services/metrics/tests/test_audit.py", "services/metrics/tests/test_audit_api.py")
@@ -31,17 +32,44 @@ DEFECTS = (
     Defect(
         "a user who belongs nowhere any more is kept",
         "services/identity/handlers.py",
-        "    await queries.delete_users_without_membership(connection, [user_id for _, user_id in members])\n"
-        "    return [contracts.AdministratorsRemoved(",
-        "    return [contracts.AdministratorsRemoved(",
+        "    await queries.delete_users_without_membership(connection, [user_id for _, user_id in members])\n",
+        "",
         _IDENTITY,
     ),
     Defect(
         "a block that was there before is taken for one's own",
         "services/identity/handlers.py",
-        '        before = {"block": None} if ask.tenant_id in blocked else None\n',
-        '        before = {"block": None}\n',
+        '            {"block": None} if ask.tenant_id in told else None,\n',
+        '            {"block": None},\n',
         _IDENTITY[1:],
+    ),
+    Defect(
+        "a refresh token is good twice",
+        "services/identity/oauth.py",
+        '            if session["is_used"] or now >= session["expires_at"]:\n',
+        '            if now >= session["expires_at"]:\n',
+        (_SIGN_IN,),
+    ),
+    Defect(
+        "a code is exchanged whatever was announced",
+        "services/identity/oauth.py",
+        '        if not hmac.compare_digest(challenge_of(verifier), row["code_challenge"]):\n',
+        "        if not verifier:\n",
+        (_SIGN_IN,),
+    ),
+    Defect(
+        "whoever is blocked keeps its sessions",
+        "services/identity/handlers.py",
+        "    changed = await end_access_to_tenants(connection, list(tenant_ids))\n",
+        "    changed: dict[str, Any] = {}\n",
+        ("services/identity/tests/test_sessions.py",),
+    ),
+    Defect(
+        "attempts at once are counted as one",
+        "services/identity/throttle.py",
+        "    await queries.count(connection, attempt.subjects, now=now, first=FIRST_WAIT, longest=LONGEST_WAIT)\n",
+        "",
+        ("services/identity/tests/test_throttle.py",),
     ),
     Defect(
         "an account is charged on the day on which it is closed",
