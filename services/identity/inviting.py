@@ -8,7 +8,7 @@ import asyncpg
 
 from services.identity.changes import Change, Changes
 from services.identity.invitations import BETWEEN_MAILS, Person, Token, new_token_hash, status_of
-from services.identity.memberships import remove_member, require_role_of, subject_of
+from services.identity.memberships import remove_member, require_lasting, require_role_of, subject_of
 from services.identity.passwords import check_password, hash_password
 from services.identity.queries import invitations as queries
 from services.identity.queries import members, people
@@ -265,6 +265,7 @@ def order_of(email: str, role: Role, tenant_id: str | None, asker: Principal) ->
         raise unknown_tenant(place)
     if asker.tenant_id is not None and role in OPERATORS:
         raise Problem(403, code="forbidden", detail=f"Only operators make somebody a {role}.")
+    require_lasting(asker, role)
     require_role_of(place, role)
     return Order(email, role, place)
 

@@ -26,10 +26,11 @@ class Memberships:
         """Give a member another role.
 
         Raises:
-            Problem: 404 where the asker knows no such member, 409 for the last administrator, 422 for a role that
-                nobody can have there.
+            Problem: 403 for an administrator that support makes, 404 where the asker knows no such member, 409 for the
+                last administrator, 422 for a role that nobody can have there.
         """
         require_reach(asker, tenant_id, user_id)
+        require_lasting(asker, role)
         require_role_of(tenant_id, role)
         async with self._changes.transaction() as change:
             await people.lock_administrators_and(change.connection, tenant_id, user_id)
@@ -136,6 +137,17 @@ def require_role_of(tenant_id: str, role: Role) -> None:
         names = " or ".join(each for each in Role if each in possible)
         detail = f"`role` must be {names} there."
         raise Problem(422, code="wrong_role", detail=detail, errors=[FieldError("/role", detail)])
+
+
+def require_lasting(asker: Principal, role: Role) -> None:
+    """Refuse that support makes somebody an administrator of a tenant: that would outlast its visit.
+
+    Raises:
+        Problem: 403.
+    """
+    if asker.role is not asker.acts_as and role is Role.TENANT_ADMIN:
+        detail = "Support makes nobody an administrator: that would outlast its visit."
+        raise Problem(403, code="forbidden", detail=detail)
 
 
 def require_reach(asker: Principal, tenant_id: str, user_id: UUID) -> None:

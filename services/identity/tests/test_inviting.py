@@ -75,9 +75,15 @@ async def test_an_administrator_invites_into_its_own_tenant(office: Office) -> N
 
 
 async def test_support_that_acts_in_a_tenant_invites_into_it(office: Office) -> None:
-    invitation = await office.invite(office.support(HELP, "t2"), NEW, "TenantUser")
+    visitor = office.support(HELP, "t2")
+
+    invitation = await office.invite(visitor, NEW, "TenantUser")
 
     assert invitation["tenantId"] == "t2"
+    refused = await office.client.post(
+        "/v1/invitations", json={"email": NEW, "role": "TenantAdmin"}, headers={"Authorization": f"Bearer {visitor}"}
+    )
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
 
 
 async def test_an_operator_invites_into_any_tenant(office: Office) -> None:

@@ -455,3 +455,26 @@ async def test_of_administrators_who_remove_each_other_at_once_one_is_left(offic
     assert sorted(answer.status_code == 409 for answer in answers) == [False] * 4 + [True]
     roles = [role for _, role in await office.members("t1")]
     assert roles.count("TenantAdmin") == 1
+
+
+# Guessing
+
+
+@pytest.mark.usefixtures("people")
+async def test_of_somebody_who_has_not_accepted_a_tenant_sees_nothing_but_what_it_has_sent(office: Office) -> None:
+    named = await office.ask(AS_DORA, "PATCH", "/v1/users/me", json={"name": "Dora"}, headers={"If-Match": "*"})
+    assert named.status_code == 200
+    paths = [f"/v1/users/{await invited(office, email)}" for email in (DORA, "nobody@example.org")]
+
+    known, unknown = [await office.ask(AS_ANNA, "GET", path) for path in paths]
+
+    assert known.json()["name"] is None
+    assert known.headers["ETag"] == unknown.headers["ETag"]
+    assert known.json()["createdAt"] == unknown.json()["createdAt"]
+
+
+async def invited(office: Office, email: str) -> UUID:
+    """Have somebody invited by Anna and return who that is."""
+    await office.invite(AS_ANNA, email, "TenantUser")
+    user_id: UUID = (await office.invitation_of("t1", email))["user_id"]
+    return user_id
