@@ -5,6 +5,7 @@ whoever gets a token signed with it knows it already; and it stays known until t
 dead. Private keys are encrypted in the database; what encrypts them can be rotated too.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -32,6 +33,7 @@ HEADSTART = timedelta(seconds=30)
 """How long before it signs a key is published that replaces another out of turn."""
 
 _POLL_SECONDS = 60.0
+_POLLS_AN_HOUR = 60
 _OUTAGE_SECONDS = 1.0
 _LOOK_AGAIN = timedelta(seconds=10)
 
@@ -77,11 +79,11 @@ class SigningKeys:
         self._active: tuple[ECKey, datetime] | None = None
 
     async def run(self) -> None:
-        """Make, publish and forget keys in time, for ever; begin by telling again what there is."""
-        await self._patiently(self.publish)
-        while True:
+        """Make, publish and forget keys in time, for ever; soon after the start and hourly tell all of them again."""
+        await self._patiently(self.keep)
+        for number in itertools.count():
             await self._clock.sleep(_POLL_SECONDS)
-            await self._patiently(self.keep)
+            await self._patiently(self.keep if number % _POLLS_AN_HOUR else self.publish)
 
     async def _patiently(self, work: Any) -> None:
         while True:

@@ -1,5 +1,6 @@
 """Signing keys: one signs, the next is known long before it does, and nobody is refused while they change."""
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -12,6 +13,7 @@ from services.identity.tests.house import ENCRYPTION_KEY, House, open_house
 from shared.clock import ManualClock
 from shared.contracts.identity import SigningKeyPublished
 from shared.ids import TimeOrderedIds
+from shared.testing import eventually
 
 ANNA = "anna@example.org"
 DAY = timedelta(days=1).total_seconds()
@@ -146,12 +148,18 @@ async def test_keys_that_nobody_can_decrypt_are_replaced(house: House) -> None:
     assert {before, after} <= await public_ids(house)
 
 
-async def test_whoever_starts_tells_every_key_again(house: House) -> None:
+async def test_every_key_is_told_again_soon_after_the_start_and_hourly(house: House) -> None:
     first = (await keys_of(house).active()).kid
+    running = asyncio.create_task(keys_of(house).run())
+    told = []
+    for _ in range(62):
+        await eventually(lambda: bool(house.clock._sleepers))
+        told.append(len(published(house)))
+        await house.clock.advance(60)
+    running.cancel()
 
-    await keys_of(house).publish()
-
-    assert published(house) == [first, first]
+    assert set(published(house)) == {first}
+    assert told == [1] + [2] * 60 + [3]
 
 
 @pytest.mark.parametrize("broken", ["", "short", "x" * 44])
