@@ -1,0 +1,321 @@
+"""What exists before anything is sent, so that not every answer is that there is no such thing."""
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import httpx2
+
+from deploy.local.stack import Stack
+from shared.access import Role
+from shared.postgres import open_pool
+from shared.testing import eventually
+from tests.access.people import APPLICATION, PASSWORD, PLACE, Reception
+from tests.system import System, Workflow
+
+ADMINISTRATOR = "the system administrator"
+TENANT_ADMINISTRATOR = "a tenant's administrator"
+TENANT_USER = "a tenant's user"
+PERSON = "an operator who has signed in"
+NOBODY = "nobody"
+
+NOTES = [{"name": "notes", "version": "1.0"}]
+
+_DATABASE = "TENURE_IDENTITY_DATABASE_URL"
+_SPARES = 5
+_INVITED = "invited@people.example"
+_SPARE_APPLICATION = "not-the-cast"
+_CHALLENGE = "0" * 43
+_FORM_TOKEN = "a-form-token"
+_SIGN_IN = {
+    "response_type": "code",
+    "client_id": APPLICATION,
+    "redirect_uri": PLACE,
+    "code_challenge": _CHALLENGE,
+    "code_challenge_method": "S256",
+    "password": PASSWORD,
+    "form_token": _FORM_TOKEN,
+}
+_TENANTS = (
+    "kept", "spare", "spare too", "suspended", "changing", "leaving", "waiting", "waiting too", "gone",
+)  # fmt: skip
+_GENERAL: Mapping[str, Sequence[str]] = {
+    "query.code_challenge": [_CHALLENGE],
+    "header.If-Match": ["*"],
+    "header.Last-Event-ID": ["1", "7"],
+    "body.tier": ["standard", "premium"],
+    "body.products[*].name": ["notes"],
+    "body.products[*].version": ["1.0", "2.0"],
+    "body.step": ["tenant.register"],
+    "body.redirectUris[*]": [PLACE],
+    "body.code_challenge": [_CHALLENGE],
+    "body.form_token": [_FORM_TOKEN],
+    **{f"body.{name}": [PASSWORD, "another one!!"] for name in ("password", "currentPassword", "newPassword")},
+    "body.grant_type": ["client_credentials", "client_credentials", "authorization_code", "refresh_token"],
+}
+"""What is good for any of these, by the place where it is named."""
+
+_ACCOUNT = {
+    "customerName": "An account",
+    "expiration": "2099-12-31",
+    "products": NOTES,
+    "adminEmails": ["ada@people.example"],
+}
+_MAIL_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Premises:
+    """What there is.
+
+    Attributes:
+        documents: by service.
+        authorizations: what each identity sends as ``Authorization``.
+        words: as in `Run`.
+        examples: as in `Run`.
+        spared: as in `Run`.
+    """
+
+    documents: Mapping[str, Mapping[str, Any]]
+    authorizations: Mapping[str, str | None]
+    words: Mapping[str, Sequence[str]]
+    examples: Mapping[str, Mapping[str, Any]]
+    spared: Mapping[str, str]
+
+    @property
+    def operations(self) -> frozenset[str]:
+        """Every operation of every document, such as ``GET /v1/users``; each service has its own ``/healthz``."""
+        return frozenset(
+            f"{method.upper()} {path}"
+            for document in self.documents.values()
+            for path, item in document["paths"].items()
+            for method in item
+        )
+
+
+@asynccontextmanager
+async def furnished(system: System, stack: Stack) -> AsyncIterator[Premises]:
+    """Have some tenants onboarded and one off-boarded, and let people in."""
+    pool = await open_pool(stack.environment["identity"][_DATABASE])
+    try:
+        reception = Reception(system.client, pool)
+        await reception.open()
+        yield await _Furnishing(system, reception).premises()
+    finally:
+        await pool.close()
+
+
+class _Furnishing:
+    """Makes what is needed, by the interfaces that everybody uses."""
+
+    def __init__(self, system: System, reception: Reception) -> None:
+        self._system = system
+        self._reception = reception
+        self._names: dict[str, list[str]] = {}
+        self._keys: dict[str, str] = {}
+
+    async def premises(self) -> Premises:
+        """Return what there is at the end."""
+        await self._make_tenants()
+        await self._make_keys()
+        token, *own = await self._operator()
+        visitor, invited = await self._visitor(), await self._invited()
+        await self._make_members()
+        credentials = {who: self._keys[who] for who in (TENANT_ADMINISTRATOR, TENANT_USER)} | {PERSON: token}
+        await self._known(credentials)
+        return Premises(
+            documents={service: await self._document(service) for service in self._system.services},
+            authorizations={
+                ADMINISTRATOR: self._system.client.headers["Authorization"],
+                **{who: f"Bearer {credential}" for who, credential in credentials.items()},
+                NOBODY: None,
+            },
+            words=await self._words(),
+            examples=self._examples(visitor=visitor, invited=invited),
+            spared=self._spared(own),
+        )
+
+    def _spared(self, own: Sequence[str]) -> Mapping[str, str]:
+        kept = [_id(self._keys[name]) for name in (TENANT_ADMINISTRATOR, TENANT_USER, "good")]
+        return {
+            self._names["kept"][0]: self._names["spare"][0],
+            **dict.fromkeys(kept, _id(self._keys["spare"])),
+            **dict.fromkeys(own, str(UUID(int=1))),
+            APPLICATION: _SPARE_APPLICATION,
+        }
+
+    def _examples(self, *, visitor: str, invited: str) -> Mapping[str, Mapping[str, Any]]:
+        key = self._keys["good"]
+        return {
+            "POST /oauth/token": {"grant_type": "client_credentials", "client_id": _id(key), "client_secret": key},
+            "POST /oauth/authorize": _SIGN_IN | {"email": visitor},
+            "POST /v1/invitations/accept": {"token": invited, "password": PASSWORD},
+            "PUT /v1/accounts": _ACCOUNT,
+            "POST /v1/reactivations": {"tenantId": self._names["suspended"][0]},
+            "POST /v1/tier-changes": {"tenantId": self._names["changing"][0], "tier": "premium"},
+        }
+
+    async def _make_tenants(self) -> None:
+        """Have tenants onboarded, each for what may become of it."""
+        workflows = await asyncio.gather(*(self._onboarded(name) for name in _TENANTS))
+        self._names |= {name: [each["tenantId"]] for name, each in zip(_TENANTS, workflows, strict=True)}
+        self._names["workflow"] = [each["id"] for each in workflows[:2]]
+        gone, suspended = self._names["gone"][0], self._names["suspended"][0]
+        await self._completed("/v1/offboardings", tenantId=gone, graceDays=0, reason="a test")
+        await self._completed("/v1/suspensions", tenantId=suspended)
+        waiting = [*self._names["waiting"], *self._names["waiting too"]]
+        self._names["cancellable"] = [await self._waiting(tenant_id) for tenant_id in waiting]
+
+    async def _make_keys(self) -> None:
+        kept, spare = self._names["kept"][0], self._names["spare"][0]
+        self._keys = {
+            TENANT_ADMINISTRATOR: await self._key(kept, Role.TENANT_ADMIN),
+            TENANT_USER: await self._key(kept, Role.TENANT_USER),
+            "good": await self._key(spare, Role.TENANT_ADMIN),
+            "spare": await self._key(spare, Role.TENANT_ADMIN),
+        }
+        self._names["key"] = [_id(self._keys["spare"])]
+        self._names["revocable"] = [_id(await self._key(spare, Role.TENANT_USER)) for _ in range(_SPARES)]
+
+    async def _make_members(self) -> None:
+        spare = self._names["spare"][0]
+        emails = [f"{number}@people.example" for number in range(_SPARES)]
+        self._names["member"] = [await self._reception.join(email, Role.TENANT_USER, spare) for email in emails]
+
+    async def _waiting(self, tenant_id: str) -> str:
+        """Return a workflow that does nothing for a month, so that it can be cancelled or told to go on."""
+        workflow = await self._system.order("/v1/offboardings", tenantId=tenant_id, graceDays=30, reason="a test")
+        workflow_id: str = workflow["id"]
+        return workflow_id
+
+    async def _invited(self) -> str:
+        """Return a token that lets somebody accept an invitation."""
+        invitation_id = await self._reception.invite(_INVITED, Role.TENANT_USER, self._names["spare"][0])
+        pool, token = self._reception.identity, secrets.token_urlsafe(32)
+
+        async def is_sent() -> bool:  # until then the mail would put another token in its place
+            sent = "SELECT delivery FROM invitation WHERE invitation_id = $1"
+            return bool(await pool.fetchval(sent, invitation_id) == "sent")
+
+        await eventually(is_sent, within=_MAIL_SECONDS, describe="an invitation that was sent")
+        digest = hashlib.sha256(token.encode()).digest()
+        await pool.execute("UPDATE invitation SET token_hash = $2 WHERE invitation_id = $1", invitation_id, digest)
+        return token
+
+    async def _document(self, service: str) -> Mapping[str, Any]:
+        answer = await self._system.client.get(f"/services/{service}/openapi.json")
+        document: Mapping[str, Any] = answer.json()
+        return document
+
+    async def _onboarded(self, customer_name: str) -> Workflow:
+        return await self._ended(await self._system.onboard(customer_name, tier="standard", products=NOTES))
+
+    async def _completed(self, path: str, **body: Any) -> Workflow:
+        return await self._ended(await self._system.order(path, **body))
+
+    async def _ended(self, workflow: Workflow) -> Workflow:
+        ended = await self._system.finished(workflow)
+        assert ended["status"] == "completed", ended
+        return ended
+
+    async def _key(self, tenant_id: str, role: Role) -> str:
+        body = {"name": "A key", "tenantId": tenant_id, "role": role}
+        answer = await self._system.client.post("/v1/api-keys", json=body)
+        assert answer.status_code == httpx2.codes.CREATED, answer.text
+        key: str = answer.json()["key"]
+        return key
+
+    async def _operator(self) -> tuple[str, str, str]:
+        """Let an operator sign in; return its token, its session and its identity."""
+        email = f"root-{secrets.token_hex(4)}@operators.example"
+        operator_id = await self._reception.join(email, Role.SYSTEM_ADMIN, None)
+        tokens = await self._reception.sign_in(email)
+        return tokens.access, tokens.session_id, operator_id
+
+    async def _visitor(self) -> str:
+        """Let somebody sign in whose sessions nobody needs, and return the address."""
+        email = f"visitor-{secrets.token_hex(4)}@operators.example"
+        await self._reception.join(email, Role.CUSTOMER_SUPPORT, None)
+        for _ in range(_SPARES):
+            await self._reception.sign_in(email)
+        return email
+
+    async def _known(self, credentials: Mapping[str, str]) -> None:
+        """Wait until every service knows who is good."""
+        lists = ("/v1/users/me", "/v1/tenants", "/v1/invoices", "/v1/meters", "/v1/environments", "/v1/workflows")
+
+        async def are_known() -> bool:
+            answers = [
+                await self._system.client.get(path, headers={"Authorization": f"Bearer {credential}"})
+                for path in lists
+                for credential in credentials.values()
+            ]
+            return all(answer.status_code != httpx2.codes.UNAUTHORIZED for answer in answers)
+
+        await eventually(are_known, describe="credentials that all services know")
+
+    async def _words(self) -> Mapping[str, Sequence[str]]:
+        """Return what exists by the places where it is named."""
+        names = self._names
+        tenants = [*names["spare"], *names["spare too"], *names["kept"]]
+        emails = ["new@people.example", *await self._values("/v1/users", "email")]
+        return {
+            **_everywhere(("tenant_id", "tenantId", "accountId"), tenants),
+            **_everywhere(("customerName", "tenantName"), ["spare", "spare too"]),
+            **_everywhere(("user_id", "userId"), await self._values("/v1/users", "userId")),
+            **_everywhere(("email", "login_hint"), emails),
+            **_everywhere(("client_id",), [APPLICATION]),
+            **_everywhere(("redirect_uri",), [PLACE]),
+            "path.workflow_id": names["workflow"],
+            "path.key_id": names["key"],
+            "path.invitation_id": await self._values("/v1/invitations", "invitationId"),
+            "path.session_id": await self._values("/v1/sessions", "sessionId"),
+            "path.export_id": await self._values("/v1/exports", "exportId"),
+            "path.invoice_id": await self._values("/v1/invoices", "invoiceId"),
+            "path.name": ["standard", "notes"],
+            **_GENERAL,
+            **self._words_of_operations(),
+            **await self._cursors(),
+        }
+
+    def _words_of_operations(self) -> Mapping[str, Sequence[str]]:
+        """Return what stands for something else where it is put to an end, or changed."""
+        names = self._names
+        membership = "/v1/users/{user_id}/memberships/{tenant_id}"
+        return {
+            "POST /v1/suspensions body.tenantId": names["spare too"],
+            "POST /v1/offboardings body.tenantId": names["leaving"],
+            "POST /v1/offboardings body.customerName": ["leaving"],
+            "GET /v1/tenants/{tenant_id}/certificate path.tenant_id": names["gone"],
+            "POST /v1/workflows/{workflow_id}/cancel path.workflow_id": names["cancellable"],
+            "DELETE /v1/api-keys/{key_id} path.key_id": names["revocable"],
+            "PATCH /v1/users/{user_id} path.user_id": ["me", *names["member"][:1]],
+            **{f"{method} {membership} path.user_id": names["member"] for method in ("PUT", "DELETE")},
+            **{f"{method} {membership} path.tenant_id": names["spare"] for method in ("PUT", "DELETE")},
+        }
+
+    async def _values(self, path: str, field: str) -> list[str]:
+        found = [str(each[field]) for each in await self._system.items(path)]
+        assert found, f"there is nothing in {path}"
+        return found
+
+    async def _cursors(self) -> dict[str, Sequence[str]]:
+        """Return a cursor of each list that has more than one item."""
+        paths = ("/v1/tenants", "/v1/tiers", "/v1/users", "/v1/workflows", "/v1/plans", "/v1/meters", "/v1/api-keys")
+        answers = {path: await self._system.client.get(path, params={"limit": 1}) for path in paths}
+        cursors = {path: answer.json()["nextCursor"] for path, answer in answers.items()}
+        return {f"GET {path} query.cursor": [cursor] for path, cursor in cursors.items() if cursor is not None}
+
+
+def _everywhere(names: Iterable[str], words: Sequence[str]) -> dict[str, Sequence[str]]:
+    return {f"{place}.{name}": words for name in names for place in ("path", "query", "body")}
+
+
+def _id(key: str) -> str:
+    """Return the id of an API key."""
+    return key.split("_")[1]
