@@ -93,6 +93,8 @@ _ADMINISTRATORS = permit(Role.SYSTEM_ADMIN, Role.TENANT_ADMIN)
 _READERS = permit(Role.SYSTEM_ADMIN, Role.CUSTOMER_SUPPORT, Role.TENANT_ADMIN)
 
 _LONGEST_ID = 18
+_TICK = 0.001
+"""Seconds that are not worth waiting: a timer so short may go off before the clock has moved, again and again."""
 
 Wait = Annotated[float, Query(ge=0, le=60, description="Seconds to wait for the workflow to end.")]
 LastEventId = Annotated[
@@ -311,7 +313,7 @@ def _ways_out(pool: Pool, *, watch: Watch) -> APIRouter:
         """Return a workflow; with ``wait``, as soon as it has ended or the time is up."""
         found = await stored(workflow_id, asker)
         deadline = asyncio.get_running_loop().time() + wait
-        while not found.workflow.status.is_final and (left := deadline - asyncio.get_running_loop().time()) > 0:
+        while not found.workflow.status.is_final and (left := deadline - asyncio.get_running_loop().time()) > _TICK:
             await watch.workflow(workflow_id, seen=found.workflow.seq, within=left)
             found = await stored(workflow_id, asker)
         if not found.workflow.status.is_final:
