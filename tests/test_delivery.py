@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from deploy.databases import APPLICATION, DatabasePasswords, create_databases
-from deploy.local.stack import Stack
+from deploy.local.stack import ENCRYPTION_KEYS, Stack
 from services.onboarding.definition import STEP_TIMEOUT_SECONDS
 from shared.clock import SystemClock
 from shared.contracts import SERVICES
@@ -160,6 +160,7 @@ async def twin(stack: Stack, broker: MemoryBroker, interference: Disturbance) ->
             f"TENURE_{service.upper()}_AMQP_URL": f"amqp://{service}@nowhere/",
             "TENURE_APPLICATION_DATABASE_URL": urls[APPLICATION].owner,
             "TENURE_ADMIN_KEY": stack.admin_key,
+            **{name: value for name, value in stack.environment[service].items() if name == ENCRYPTION_KEYS},
         }
         for service in SERVICES
     }
