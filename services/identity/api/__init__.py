@@ -13,6 +13,7 @@ from services.identity.api import (
     passwords,
     sessions,
     signing_keys,
+    support,
     token,
     users,
 )
@@ -73,7 +74,8 @@ def routes(
     router.include_router(passwords.routes(pool, changes=changes, doorkeeper=doorkeeper, clock=clock))
     router.include_router(members.routes(pool, memberships))
     router.include_router(invitations.routes(pool, inviting, clock=clock))
-    router.include_router(sessions.routes(pool, changes=changes, sessions=sessions_, clock=clock))
+    router.include_router(sessions.routes(pool, changes=changes, clock=clock))
+    router.include_router(support.routes(changes=changes, sessions=sessions_))
     router.include_router(signing_keys.routes(pool, signing=signing, clock=clock))
     router.include_router(clients.routes(pool, changes=changes, clock=clock))
     router.include_router(api_keys.routes(pool, keys, clock=clock))

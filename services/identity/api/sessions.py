@@ -1,16 +1,17 @@
-"""Sessions over HTTP: seen and ended by whose they are and by administrators, and support in a tenant begun."""
+"""Sessions over HTTP: seen and ended by whose they are, and by administrators."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
 
 import asyncpg
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
+from services.identity.api.users import TenantFilter, identity
 from services.identity.changes import Changes
 from services.identity.queries import sessions as queries
-from services.identity.sessions import Sessions, Visit, end_sessions, subject_of
+from services.identity.sessions import end_sessions
 from shared.access import Principal, Role
 from shared.clock import Clock
 from shared.contracts.base import INSTALLATION
@@ -21,20 +22,16 @@ from shared.http import (
     Limit,
     Page,
     Problem,
-    RequestBody,
     Resource,
     decode_cursor,
     page,
     permit,
-    problems,
 )
 from shared.postgres import Pool
-from shared.text import Identifier, Text
+from shared.text import Identifier
 
 _NOBODY = UUID(int=0)
-_EVERYBODY = (Role.SYSTEM_ADMIN, Role.CUSTOMER_SUPPORT, Role.TENANT_ADMIN, Role.TENANT_USER)
 
-TenantFilter = Annotated[Identifier | None, Query(alias="tenantId", description="Only those in this tenant.")]
 UserFilter = Annotated[Identifier | None, Query(alias="userId", description="Only those of this user.")]
 
 
@@ -67,27 +64,11 @@ class Session(Resource):
         )
 
 
-class SupportRequest(RequestBody):
-    """In which tenant an operator will act, why, and for how long."""
-
-    tenant_id: Identifier
-    reason: Text
-    minutes: Annotated[int, Field(strict=True, ge=1, le=60)] = 30
-
-
-class SupportSession(Resource):
-    """An access token for one tenant; it cannot be prolonged."""
-
-    session_id: str
-    access_token: str
-    expires_in: int = Field(description="Seconds.")
-
-
-def routes(pool: Pool, *, changes: Changes, sessions: Sessions, clock: Clock) -> APIRouter:
+def routes(pool: Pool, *, changes: Changes, clock: Clock) -> APIRouter:
     """Return the routes about sessions."""
     router = APIRouter(tags=["sessions"])
 
-    @router.get("/v1/sessions", dependencies=[permit(*_EVERYBODY)])
+    @router.get("/v1/sessions", dependencies=[permit(*Role)])
     async def list_sessions(
         asker: Asker, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None, tenant_id: TenantFilter = None,
         user_id: UserFilter = None,
@@ -104,64 +85,28 @@ def routes(pool: Pool, *, changes: Changes, sessions: Sessions, clock: Clock) ->
             key=lambda row: (row["session_id"],),
         )
 
-    @router.delete("/v1/sessions/{session_id}", status_code=204, dependencies=[permit(*_EVERYBODY)])
+    @router.delete("/v1/sessions/{session_id}", status_code=204, dependencies=[permit(*Role)])
     async def end_session(session_id: Identifier, asker: Asker) -> Response:
         """End a session: its refresh token is void at once, its access token within moments."""
         async with changes.transaction() as change:
-            row = await queries.one(change.connection, _uuid(session_id))
+            row = await queries.one(change.connection, identity(session_id))
             if row is None or not _may_see(asker, row):
                 raise Problem(404, code="unknown_session", detail=f"There is no session {session_id}.")
             await end_sessions(change, [row["session_id"]], now=clock.now(), by=asker)
         return Response(status_code=204)
-
-    @router.post(
-        "/v1/support-sessions",
-        status_code=201,
-        dependencies=[permit(Role.SYSTEM_ADMIN, Role.CUSTOMER_SUPPORT)],
-        responses=problems(404),
-    )
-    async def begin_support(body: SupportRequest, asker: Asker, request: Request) -> SupportSession:
-        """Let an operator act in a tenant as its administrator, for a reason that everybody concerned can see."""
-        if asker.user_id is None:
-            raise Problem(403, code="not_a_person", detail="Support is given by a person who has signed in.")
-        visit = Visit("support", request.client.host if request.client else None)
-        async with changes.transaction() as change:
-            epoch = await queries.tenant_epoch(change.connection, body.tenant_id)
-            if epoch is None or body.tenant_id == INSTALLATION:
-                raise Problem(404, code="unknown_tenant", detail=f"There is no tenant {body.tenant_id}.")
-            tokens = await sessions.support(
-                change.connection,
-                UUID(asker.user_id),
-                visit,
-                tenant_id=body.tenant_id,
-                epoch=epoch,
-                reason=body.reason,
-                lasting=timedelta(minutes=body.minutes),
-            )
-            change.decided(
-                asker,
-                "support.begun",
-                subject_of(tokens.session_id),
-                tenant_id=body.tenant_id,
-                after={"minutes": body.minutes},
-                reason=body.reason,
-            )
-        return SupportSession(
-            session_id=str(tokens.session_id), access_token=tokens.access, expires_in=tokens.expires_in
-        )
 
     return router
 
 
 def _sight(asker: Principal, *, tenant_id: str | None, user_id: str | None) -> dict[str, Any] | None:
     """Return of whom and where somebody sees sessions; None where there is nothing to see."""
-    user = None if user_id is None else _uuid(user_id)
+    user = None if user_id is None else identity(user_id)
     if asker.role is Role.SYSTEM_ADMIN:
         return {"tenant_id": tenant_id, "user_id": user}
     if asker.acts_as is Role.TENANT_ADMIN:
         is_there = asker.tenant_id is not None and (tenant_id is None or asker.reaches(tenant_id))
         return {"tenant_id": asker.tenant_id, "user_id": user} if is_there else None
-    own = None if asker.user_id is None else _uuid(asker.user_id)
+    own = None if asker.user_id is None else identity(asker.user_id)
     if own is None or (user is not None and user != own):
         return None
     return {"tenant_id": tenant_id, "user_id": own}
@@ -171,11 +116,3 @@ def _may_see(asker: Principal, row: asyncpg.Record) -> bool:
     if asker.user_id == str(row["user_id"]) or asker.role is Role.SYSTEM_ADMIN:
         return True
     return asker.acts_as is Role.TENANT_ADMIN and asker.tenant_id == row["tenant_id"]
-
-
-def _uuid(identifier: str) -> UUID:
-    """Return the identity that a client names; what is no UUID is nobody's identity."""
-    try:
-        return UUID(identifier)
-    except ValueError:
-        return _NOBODY
