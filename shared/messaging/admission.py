@@ -8,7 +8,7 @@ import orjson
 
 from shared.messaging.barrier import key_of
 from shared.messaging.bus import Delivery
-from shared.messaging.event import BATCH, Event, UndecodableError, decode, is_ask, parse_batch
+from shared.messaging.event import BATCH, Event, UndecodableError, UnknownTypeError, decode, is_ask, parse_batch
 from shared.messaging.topology import Manifest, exchange_of, publisher_of, retry_exchange_of
 
 ATTEMPT = "tenure-attempt"
@@ -32,6 +32,23 @@ class Arrival:
     raw: bytes
     origin: str
     attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """An event of a type without a handler here: in the middle of a deployment, one for the code that comes.
+
+    Attributes:
+        raw: its JSON, to be published again.
+        origin: the exchange it first came through.
+        attempt: how often it was looked at before.
+        detail: a sentence for the operator.
+    """
+
+    raw: bytes
+    origin: str
+    attempt: int
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +78,8 @@ class Admission:
         self._logins = logins
         self._heard = heard
 
-    def admit(self, delivery: Delivery) -> Iterator[Arrival | Rejected]:
-        """Split a delivery into its events, each admitted or rejected by itself."""
+    def admit(self, delivery: Delivery) -> Iterator[Arrival | Unknown | Rejected]:
+        """Split a delivery into its events, each admitted, unknown or rejected by itself."""
         try:
             origin, attempt = self._origin(delivery)
         except _ForgedError as error:
@@ -76,7 +93,7 @@ class Admission:
             for raw in raws:
                 yield self._admit(delivery, raw, origin, attempt)
 
-    def _admit(self, delivery: Delivery, raw: Any, origin: str, attempt: int) -> Arrival | Rejected:
+    def _admit(self, delivery: Delivery, raw: Any, origin: str, attempt: int) -> Arrival | Unknown | Rejected:
         try:
             body = orjson.dumps(raw)
         except orjson.JSONEncodeError as error:  # nested deeper than orjson writes, which is less than it reads
@@ -90,8 +107,11 @@ class Admission:
             return _rejected(delivery, body, "forged", str(error), origin)
         except UndecodableError as error:
             return _rejected(delivery, body, "undecodable", str(error), origin)
+        except UnknownTypeError as error:
+            return Unknown(raw=body, origin=origin, attempt=attempt, detail=str(error))
         if event.type not in self._heard:
-            return _rejected(delivery, body, "unknown", f"{self._service} has no handler for {event.type}", origin)
+            detail = f"{self._service} has no handler for {event.type}"
+            return Unknown(raw=body, origin=origin, attempt=attempt, detail=detail)
         return Arrival(event=event, raw=body, origin=origin, attempt=attempt)
 
     def _origin(self, delivery: Delivery) -> tuple[str, int]:

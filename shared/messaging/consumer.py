@@ -3,7 +3,7 @@
     received -> inbox -> handlers -> outbox -> commit -> publish -> acknowledge
 
 A batch that fails is rolled back and tried again one message at a time; the one at fault climbs the retry ladder and
-ends in parking, and never holds up the others. While the database is away nothing is counted as an attempt: consuming
+ends in parking, and never holds up the others. One of a type without a handler waits there for newer code. While the database is away nothing is counted as an attempt: consuming
 waits.
 """
 
@@ -19,7 +19,7 @@ from shared.clock import Clock
 from shared.failpoints import failpoint
 from shared.ids import Ids
 from shared.messaging import inbox, outbox
-from shared.messaging.admission import Admission, Arrival, Rejected
+from shared.messaging.admission import Admission, Arrival, Rejected, Unknown
 from shared.messaging.bus import Bus, BusUnavailableError, Consumption, Delivery
 from shared.messaging.dispatch import Dispatch
 from shared.messaging.event import Outgoing
@@ -122,6 +122,9 @@ class Consumer:
         for admitted in (each for delivery in deliveries for each in self._admission.admit(delivery)):
             if isinstance(admitted, Rejected):
                 await self._ladder.park(admitted)
+                continue
+            if isinstance(admitted, Unknown):
+                await self._ladder.wait_for_newer_code(admitted)
                 continue
             arrivals.append(admitted)
             if len(arrivals) == BATCH_EVENTS:  # no more events than these are decoded at a time

@@ -18,6 +18,10 @@ BATCH = "application/cloudevents-batch+json"
 SOURCE_PREFIX = "/tenure/"
 
 
+class UnknownTypeError(Exception):
+    """An event is of a type that this code does not know; newer code may."""
+
+
 class UndecodableError(Exception):
     """The bytes are no event of the catalogue."""
 
@@ -89,10 +93,11 @@ def decode(raw: Any) -> Event:
     """Read one event from its parsed JSON.
 
     Raises:
-        UndecodableError: a required attribute is missing or wrong, the type is unknown, or the data does not fit it.
+        UndecodableError: a required attribute is missing or wrong, or the data does not fit the type.
+        UnknownTypeError: nothing of this type is in the catalogue.
     """
     try:
-        message_class = CATALOGUE[raw["type"]]
+        message_class = _known(raw["type"])
         return Event(
             id=UUID(raw["id"]),
             publisher=raw["source"].removeprefix(SOURCE_PREFIX),
@@ -103,7 +108,7 @@ def decode(raw: Any) -> Event:
             causation_id=_uuid(raw.get("causationid")),
         )
     except KeyError as error:
-        raise UndecodableError(f"unknown type or missing attribute {error}") from error
+        raise UndecodableError(f"missing attribute {error}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = "/".join(str(part) for part in first["loc"])
@@ -135,6 +140,14 @@ def join_batch(events: Iterable[bytes]) -> bytes:
 def is_ask(message: Message) -> bool:
     """Tell whether somebody is waiting for an answer to this message."""
     return isinstance(message, Ask)
+
+
+def _known(name: Any) -> type[Message]:
+    if not isinstance(name, str):
+        raise TypeError(f"type {name!r} is no text")
+    if name not in CATALOGUE:
+        raise UnknownTypeError(f"unknown type {name}")
+    return CATALOGUE[name]
 
 
 def _uuid(text: str | None) -> UUID | None:

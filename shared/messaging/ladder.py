@@ -4,7 +4,7 @@ import structlog
 
 from shared.clock import Clock
 from shared.ids import Ids
-from shared.messaging.admission import ATTEMPT, ORIGIN, Arrival, Rejected
+from shared.messaging.admission import ATTEMPT, ORIGIN, Arrival, Rejected, Unknown
 from shared.messaging.bus import Bus, BusUnavailableError, Outcome, Parcel
 from shared.messaging.event import BATCH, join_batch
 from shared.messaging.topology import RETRY_DELAYS, retry_exchange_of
@@ -22,6 +22,9 @@ PARKED_AT = "tenure-parked-at"
 
 USER = "tenure-user"
 """Header of a parked message: the login that had published it."""
+
+LOOKS_AT_UNKNOWN = 12
+"""How often a message without a handler waits for newer code: with the delays of the ladder, for five minutes."""
 
 _DETAIL_CHARACTERS = 500
 _ATTEMPTS = 5
@@ -43,12 +46,20 @@ class Ladder:
             BusUnavailableError: it could be put nowhere; it must not be acknowledged.
         """
         if arrival.attempt >= len(RETRY_DELAYS):
-            await self._park(arrival, f"{type(error).__name__}: {error}")
-            return
-        delay = RETRY_DELAYS[arrival.attempt]
-        log.warning("message waits", action="message_retried", delay_seconds=delay)
-        headers: dict[str, str | int] = {ATTEMPT: arrival.attempt + 1, ORIGIN: arrival.origin}
-        await self._publish(f"retry.{delay}s", join_batch([arrival.raw]), BATCH, headers)
+            await self._give_up(arrival, "failed", f"{type(error).__name__}: {error}")
+        else:
+            await self._wait(arrival)
+
+    async def wait_for_newer_code(self, unknown: Unknown) -> None:
+        """Let a message without a handler wait until code that knows it may be deployed; park it after minutes.
+
+        Raises:
+            BusUnavailableError: it could be put nowhere; it must not be acknowledged.
+        """
+        if unknown.attempt >= LOOKS_AT_UNKNOWN:
+            await self._give_up(unknown, "unknown", unknown.detail)
+        else:
+            await self._wait(unknown)
 
     async def park(self, rejected: Rejected) -> None:
         """Put aside what can never be handled.
@@ -61,10 +72,16 @@ class Ladder:
         headers[USER] = rejected.user_id
         await self._publish("parking", rejected.body, rejected.content_type, headers)
 
-    async def _park(self, arrival: Arrival, detail: str) -> None:
-        log.error("message parked", action="message_parked", reason="failed", detail=detail)
-        headers = self._parking_headers("failed", detail, arrival.origin, arrival.attempt)
-        await self._publish("parking", join_batch([arrival.raw]), BATCH, headers)
+    async def _wait(self, waiting: Arrival | Unknown) -> None:
+        delay = RETRY_DELAYS[min(waiting.attempt, len(RETRY_DELAYS) - 1)]
+        log.warning("message waits", action="message_retried", delay_seconds=delay)
+        headers: dict[str, str | int] = {ATTEMPT: waiting.attempt + 1, ORIGIN: waiting.origin}
+        await self._publish(f"retry.{delay}s", join_batch([waiting.raw]), BATCH, headers)
+
+    async def _give_up(self, waiting: Arrival | Unknown, reason: str, detail: str) -> None:
+        log.error("message parked", action="message_parked", reason=reason, detail=detail)
+        headers = self._parking_headers(reason, detail, waiting.origin, waiting.attempt)
+        await self._publish("parking", join_batch([waiting.raw]), BATCH, headers)
 
     def _parking_headers(self, reason: str, detail: str, origin: str, attempt: int) -> dict[str, str | int]:
         return {

@@ -106,19 +106,28 @@ class OneService:
 
     Args:
         pool: of a database with the kernel's tables and `EFFECT_TABLE`.
+        clock: another's, to share a broker with it.
+        subscriptions: which code this is: older code knows less.
     """
 
     def __init__(
-        self, pool: Pool, *, bus: Bus | None = None, broker: MemoryBroker | None = None, seed: int = 1
+        self,
+        pool: Pool,
+        *,
+        bus: Bus | None = None,
+        broker: MemoryBroker | None = None,
+        clock: ManualClock | None = None,
+        seed: int = 1,
+        subscriptions: Subscriptions = SUBSCRIPTIONS,
     ) -> None:
         self.pool = pool
-        self.clock = ManualClock()
+        self.clock = clock or ManualClock()
         self.ids = SeededIds(seed, self.clock)
         self.broker = broker or MemoryBroker(MANIFEST, self.clock)
         self.script = Script()
         bus = bus or MemoryBus(self.broker, SERVICE)
         self.dispatch = Dispatch(
-            service=SERVICE, subscriptions=bind(SUBSCRIPTIONS, script=self.script), clock=self.clock, ids=self.ids
+            service=SERVICE, subscriptions=bind(subscriptions, script=self.script), clock=self.clock, ids=self.ids
         )
         self.relay = Relay(pool=pool, bus=bus, clock=self.clock, ids=self.ids, manifest=MANIFEST)
         self.consumer = Consumer(

@@ -7,7 +7,7 @@ import pytest
 
 from shared.contracts.billing import AccountOpened, OpenAccount, SubscriptionStarted, VoidAccount
 from shared.contracts.tenant import RegisterTenant, TenantActivated
-from shared.messaging.admission import ATTEMPT, ORIGIN, Admission, Arrival, Rejected
+from shared.messaging.admission import ATTEMPT, ORIGIN, Admission, Arrival, Rejected, Unknown
 from shared.messaging.bus import Delivery
 from shared.messaging.event import BATCH, Event, decode
 from shared.messaging.topology import exchange_of, retry_exchange_of
@@ -45,7 +45,7 @@ def delivery(*events: Event, **changes: Any) -> Delivery:
     return replace(honest, **changes)
 
 
-def admit(arrived: Delivery, logins: Mapping[str, str] | None = None) -> list[Arrival | Rejected]:
+def admit(arrived: Delivery, logins: Mapping[str, str] | None = None) -> list[Arrival | Unknown | Rejected]:
     return list(admission(logins).admit(arrived))
 
 
@@ -53,6 +53,12 @@ def the_rejected(arrived: Delivery) -> Rejected:
     [rejected] = admit(arrived)
     assert isinstance(rejected, Rejected)
     return rejected
+
+
+def the_unknown(arrived: Delivery) -> Unknown:
+    [unknown] = admit(arrived)
+    assert isinstance(unknown, Unknown)
+    return unknown
 
 
 def test_an_honest_batch_is_admitted_event_by_event() -> None:
@@ -118,14 +124,44 @@ def test_an_ask_for_no_step_is_rejected() -> None:
     assert (rejected.reason, rejected.detail) == ("undecodable", "billing.open_account.v1 names no workflow step")
 
 
-def test_a_type_without_a_handler_is_rejected() -> None:
-    news = told(TenantActivated(tenant_id="t1"))
+def test_a_type_without_a_handler_is_unknown() -> None:
     deaf = Admission(service="billing", manifest=MANIFEST, logins={}, heard=[ASK.type])
 
-    [rejected] = deaf.admit(delivery(news))
+    [unknown] = deaf.admit(delivery(NEWS))
 
-    assert isinstance(rejected, Rejected)
-    assert (rejected.reason, rejected.detail) == ("unknown", "billing has no handler for tenant.tenant_activated.v1")
+    detail = "billing has no handler for tenant.tenant_activated.v1"
+    assert unknown == Unknown(raw=NEWS.encode(), origin="tenure.tenant", attempt=0, detail=detail)
+
+
+def test_a_type_that_is_not_in_the_catalogue_is_unknown_amid_others_that_are() -> None:
+    newer = orjson.loads(ASK.encode()) | {"type": "billing.open_account.v2", "data": {"of": "another shape"}}
+    batch = delivery(ASK, body=b"[" + ASK.encode() + b"," + orjson.dumps(newer) + b"]", content_type=BATCH)
+
+    arrival, unknown = admit(batch)
+
+    assert isinstance(arrival, Arrival)
+    detail = "unknown type billing.open_account.v2"
+    assert unknown == Unknown(raw=orjson.dumps(newer), origin="tenure.onboarding", attempt=0, detail=detail)
+
+
+def test_what_is_unknown_keeps_its_place_on_the_ladder() -> None:
+    waited = delivery(
+        ASK,
+        exchange="",
+        user_id="billing",
+        body=b"[" + orjson.dumps(orjson.loads(ASK.encode()) | {"type": "newer"}) + b"]",
+        headers={ATTEMPT: 3, ORIGIN: "tenure.onboarding"},
+    )
+
+    unknown = the_unknown(waited)
+
+    assert (unknown.attempt, unknown.origin) == (3, "tenure.onboarding")
+
+
+def test_an_unknown_type_with_the_wrong_login_is_forged() -> None:
+    newer = orjson.dumps(orjson.loads(ASK.encode()) | {"type": "newer"})
+
+    assert the_rejected(delivery(ASK, body=b"[" + newer + b"]", content_type=BATCH, user_id="x")).reason == "forged"
 
 
 @pytest.mark.parametrize(
@@ -231,7 +267,7 @@ def test_a_message_that_is_for_another_service_is_not_ours_to_handle() -> None:
 def test_an_answer_of_the_service_itself_is_not_taken_for_an_ask() -> None:
     own = replace(ASK, publisher="billing", message=AccountOpened(tenant_id="t1", account_id="a1"))
 
-    assert the_rejected(delivery(own)).reason == "unknown"
+    assert the_unknown(delivery(own)).detail == "billing has no handler for billing.account_opened.v1"
 
 
 def test_an_undo_needs_a_step_too() -> None:

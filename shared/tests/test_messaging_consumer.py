@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import timedelta
 
 import pytest
 import structlog
@@ -17,7 +18,7 @@ from shared.messaging.topology import RETRY_DELAYS
 from shared.postgres import Connection, open_pool
 from shared.testing import eventually
 from shared.testing.memory_bus import MemoryBus
-from shared.testing.one_service import OneService
+from shared.testing.one_service import SUBSCRIPTIONS, OneService
 from shared.testing.three_services import asked, parcel_of, told
 from shared.testing.wire import Wire
 
@@ -162,6 +163,23 @@ async def test_one_that_recovers_on_the_ladder_takes_effect_once(service: OneSer
         await service.until(lambda: len(service.said()) == 1)
 
     assert await service.effects() == [("opened", "bad")]
+    assert service.parked() == ()
+
+
+async def test_what_only_newer_code_knows_waits_for_it_and_takes_effect_once(service: OneService) -> None:
+    known = {message: subscription for message, subscription in SUBSCRIPTIONS.items() if message is not TenantActivated}
+    older = OneService(service.pool, broker=service.broker, clock=service.clock, seed=2, subscriptions=known)
+    replaced_at = service.clock.now() + timedelta(minutes=5)
+    await service.publish(activated("t1"))
+    await service.publish(open_account("t2"))
+    async with older.consuming():
+        await older.until(lambda: service.clock.now() > replaced_at)
+    assert await service.effects() == [("opened", "t2")]
+
+    async with service.consuming():
+        await service.until(service.is_quiet)
+
+    assert sorted(await service.effects()) == [("opened", "t2"), ("started", "t1")]
     assert service.parked() == ()
 
 

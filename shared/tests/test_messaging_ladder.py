@@ -6,10 +6,10 @@ import pytest
 from shared.clock import ManualClock
 from shared.contracts.billing import OpenAccount
 from shared.ids import SeededIds
-from shared.messaging.admission import ATTEMPT, ORIGIN, Arrival, Rejected
+from shared.messaging.admission import ATTEMPT, ORIGIN, Arrival, Rejected, Unknown
 from shared.messaging.bus import BusUnavailableError
 from shared.messaging.event import BATCH
-from shared.messaging.ladder import DETAIL, PARKED_AT, REASON, USER, Ladder
+from shared.messaging.ladder import DETAIL, LOOKS_AT_UNKNOWN, PARKED_AT, REASON, USER, Ladder
 from shared.messaging.topology import RETRY_DELAYS, retry_queue_of
 from shared.testing import hurry
 from shared.testing.memory_bus import MemoryBroker, MemoryBus
@@ -40,6 +40,10 @@ def arrival(attempt: int) -> Arrival:
     return Arrival(event=ASK, raw=ASK.encode(), origin="tenure.onboarding", attempt=attempt)
 
 
+def unknown(attempt: int) -> Unknown:
+    return Unknown(raw=ASK.encode(), origin="tenure.onboarding", attempt=attempt, detail="unknown type newer")
+
+
 @pytest.mark.parametrize(("attempt", "delay"), [*enumerate(RETRY_DELAYS)])
 async def test_each_failure_waits_longer(broker: MemoryBroker, ladder: Ladder, attempt: int, delay: int) -> None:
     await ladder.climb(arrival(attempt), ERROR)
@@ -64,6 +68,27 @@ async def test_after_the_last_attempt_it_is_parked_with_the_reason(
         ATTEMPT: len(RETRY_DELAYS),
     }
     assert (parked.body, parked.content_type) == (b"[" + ASK.encode() + b"]", BATCH)
+    assert broker.total_depth() == 1
+
+
+async def test_a_type_without_a_handler_waits_for_minutes_for_newer_code(broker: MemoryBroker, ladder: Ladder) -> None:
+    for attempt in range(LOOKS_AT_UNKNOWN):
+        await ladder.wait_for_newer_code(unknown(attempt))
+
+    depths = {delay: broker.depth(retry_queue_of("billing", delay)) for delay in RETRY_DELAYS}
+    assert depths == {1: 1, 5: 1, 30: LOOKS_AT_UNKNOWN - 2}
+    assert sum(delay * depth for delay, depth in depths.items()) > 5 * 60
+    [waiting] = broker.messages(retry_queue_of("billing", 1))
+    assert waiting.headers == {ATTEMPT: 1, ORIGIN: "tenure.onboarding"}
+    assert (waiting.body, waiting.content_type) == (b"[" + ASK.encode() + b"]", BATCH)
+
+
+async def test_a_type_for_which_no_newer_code_comes_is_parked(broker: MemoryBroker, ladder: Ladder) -> None:
+    await ladder.wait_for_newer_code(unknown(LOOKS_AT_UNKNOWN))
+
+    [parked] = broker.messages("billing.parking")
+    assert (parked.headers[REASON], parked.headers[DETAIL]) == ("unknown", "unknown type newer")
+    assert (parked.headers[ORIGIN], parked.headers[ATTEMPT]) == ("tenure.onboarding", LOOKS_AT_UNKNOWN)
     assert broker.total_depth() == 1
 
 

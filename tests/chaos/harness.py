@@ -172,7 +172,7 @@ class System:
         await self._until_ended(load)
         seconds = asyncio.get_running_loop().time() - started
         await load.repeat_all()
-        await self._until_quiet()
+        await self.until_quiet()
         await self._check_outcomes(load)
         asked_again = await self.ledger.timeouts(load.prefix)
         assert len(asked_again) == timeouts, f"messages were lost, or doubled: steps timed out: {asked_again}"
@@ -194,7 +194,8 @@ class System:
                 f"{error}\n{await self.ledger.stuck(load.prefix)}\n{await self._condition()}"
             ) from None
 
-    async def _until_quiet(self) -> None:
+    async def until_quiet(self) -> None:
+        """Wait until nothing is left to send and nothing waits in a queue."""
         await self._until_none(self.ledger.outboxes, "messages in outboxes", within=SWEPT_SECONDS)
         await self._until_none(self.ledger.queues, "messages in queues", within=SWEPT_SECONDS)
 

@@ -28,6 +28,7 @@ from tests.rolling.check_client import check_client
 from tests.rolling.deployment import ORDER, Deployment
 from tests.rolling.figures import table, used
 from tests.rolling.legacy import Legacy
+from tests.rolling.parked import replay_unknown
 from tests.rolling.release import Release, ReleaseFailedError
 from tests.rolling.servers import Servers, running_servers
 from tests.rolling.visitors import Visitors
@@ -94,6 +95,8 @@ async def _deploy(deployment: Deployment, traffic: Traffic, door: Door, legacy: 
     await asyncio.sleep(deployment.pause)
     for service in ORDER:
         await deployment.replace(service)
+    replayed = await replay_unknown(deployment.fleet)
+    deployment.say(f"replayed {replayed.total()} messages that old code had parked unknown: {dict(replayed)}")
     await _offer_what_is_known(deployment.fleet, traffic, door)
     await legacy.go_on()
     await asyncio.sleep(deployment.pause)

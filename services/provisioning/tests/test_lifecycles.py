@@ -14,6 +14,7 @@ from shared.contracts import Ask
 from shared.contracts.base import Fact, Refusal
 from shared.contracts.provisioning import (
     ApiKeysUsed,
+    DecisionRecorded,
     DeployProducts,
     DeprovisionEnvironment,
     EnvironmentMoved,
@@ -454,5 +455,5 @@ async def test_everything_that_can_be_said_is_listed_and_said(world: World) -> N
     said += await world.handle(asked(remove("a")))
     said += await world.undo(*provisionings)
 
-    # The use of API keys is said by the kernel.
-    assert {type(message) for message in said} == set(handlers.PUBLISHES) - {ApiKeysUsed}
+    # The use of API keys is said by the kernel, and a decision where it is taken, at the API.
+    assert {type(message) for message in said} == set(handlers.PUBLISHES) - {ApiKeysUsed, DecisionRecorded}
