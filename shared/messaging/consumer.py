@@ -3,8 +3,8 @@
     received -> inbox -> handlers -> outbox -> commit -> publish -> acknowledge
 
 A batch that fails is rolled back and tried again one message at a time; the one at fault climbs the retry ladder and
-ends in parking, and never holds up the others. One of a type without a handler waits there for newer code. While the database is away nothing is counted as an attempt: consuming
-waits.
+ends in parking, and never holds up the others. One of a type without a handler waits there for newer code. While the
+database is away nothing is counted as an attempt: consuming waits.
 """
 
 import asyncio

@@ -14,7 +14,16 @@ from shared.clock import ManualClock
 from shared.contracts import CATALOGUE
 from shared.contracts.billing import AccountOpened, AccountRefused, OpenAccount, VoidAccount
 from shared.contracts.tenant import ProductVersion, RegisterTenant, TenantActivated, TenantRegistered
-from shared.messaging.event import Event, Outgoing, UndecodableError, UnknownTypeError, decode, is_ask, join_batch, parse_batch
+from shared.messaging.event import (
+    Event,
+    Outgoing,
+    UndecodableError,
+    UnknownTypeError,
+    decode,
+    is_ask,
+    join_batch,
+    parse_batch,
+)
 from shared.messaging.outbox import _binary_parcel
 from shared.messaging.topology import STATUS_EXCHANGE
 from shared.testing.three_services import answered, asked, told
