@@ -5,16 +5,21 @@ from contextlib import asynccontextmanager
 
 from prometheus_client import CollectorRegistry
 
+from services.identity.admitting import Admitting
 from services.identity.api import PATHS, routes
 from services.identity.api.authorize import Gate
 from services.identity.authorize import Authorizer
+from services.identity.caretaking import Caretaker
 from services.identity.changes import Changes
 from services.identity.delivery import Delivery, accept_url_of
+from services.identity.federation import Federation
 from services.identity.handlers import SUBSCRIPTIONS
 from services.identity.inviting import Inviting
 from services.identity.keys import ApiKeys, authenticate, note_own_uses
 from services.identity.memberships import Memberships
 from services.identity.oauth import Grants
+from services.identity.providers.connections import open_connections
+from services.identity.registering import Registering
 from services.identity.sessions import Sessions
 from services.identity.settings import IdentitySettings
 from services.identity.signin import Doorkeeper
@@ -33,14 +38,23 @@ FORM = "application/x-www-form-urlencoded"
 @asynccontextmanager
 async def build(settings: IdentitySettings, ports: Ports) -> AsyncIterator[Service]:
     """Construct the service on its own database and broker login; close both at the end."""
-    async with open_kernel(
-        "identity", settings, ports, SUBSCRIPTIONS, invitation_lifetime=settings.invitation_lifetime
-    ) as kernel:
+    async with (
+        open_kernel(
+            "identity",
+            settings,
+            ports,
+            SUBSCRIPTIONS,
+            invitation_lifetime=settings.invitation_lifetime,
+            in_cognito=settings.provider == "cognito",
+        ) as kernel,
+        open_connections(kernel.pool, settings, clock=ports.clock) as providers,
+    ):
         pool, clock, ids = kernel.pool, ports.clock, ports.ids
         kernel.key_uses.write = note_own_uses
         changes = Changes(kernel)
         signing = SigningKeys(pool, changes, clock=clock, ids=ids, vault=settings.vault, terms=settings.signing_terms)
         sessions = Sessions(signing, clock=clock, ids=ids, issuer=settings.issuer, terms=settings.session_terms)
+        realms = providers.realms
         delivery = Delivery(
             pool,
             settings.mail_terms.mailer(clock=clock, ids=ids),
@@ -69,11 +83,24 @@ async def build(settings: IdentitySettings, ports: Ports) -> AsyncIterator[Servi
                     sessions_=sessions,
                     signing=signing,
                     grants=Grants(changes, sessions, authenticate, clock=clock),
-                    doorkeeper=Doorkeeper(pool, clock=clock),
+                    doorkeeper=Doorkeeper(pool, realms, clock=clock),
                     keys=ApiKeys(changes, clock),
-                    inviting=Inviting(pool, changes, clock=clock, ids=ids, lifetime=settings.invitation_lifetime),
+                    inviting=Inviting(
+                        pool, changes, realms, clock=clock, ids=ids, lifetime=settings.invitation_lifetime
+                    ),
                     memberships=Memberships(changes, clock=clock),
                     gate=gate,
+                    realms=realms,
+                    federation_=Federation(
+                        realms, Admitting(changes, clock=clock, ids=ids), vault=settings.vault, clock=clock
+                    ),
+                    registering=Registering(
+                        changes,
+                        providers.discovery,
+                        vault=settings.vault,
+                        clock=clock,
+                        has_cognito=providers.cognito is not None,
+                    ),
                 )
             ],
             admin_key=settings.admin_key,
@@ -88,6 +115,13 @@ async def build(settings: IdentitySettings, ports: Ports) -> AsyncIterator[Servi
             PATHS,
             gate.before(api),
             kernel,
-            background=[signing.run, delivery.run, standings.run, usage.run, Sweeper(pool, clock=clock).run],
+            background=[
+                signing.run,
+                delivery.run,
+                standings.run,
+                usage.run,
+                Caretaker(pool, providers.cognito, clock=clock).run,
+                Sweeper(pool, clock=clock).run,
+            ],
             shutdown_seconds=settings.shutdown_seconds,
         )

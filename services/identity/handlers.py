@@ -12,7 +12,7 @@ from services.identity.keys import KEYS_USED
 from services.identity.plans import newest_plans
 from services.identity.queries import keys as key_queries
 from services.identity.queries import members as queries
-from services.identity.queries import passwords, plans, sessions
+from services.identity.queries import passwords, plans, providers, sessions
 from services.identity.queries.members import Block
 from services.identity.roster import Change, Key, Roster, Terms, before_of, changes_of
 from services.identity.sessions import end_access_to_tenants, end_sessions_of_members
@@ -47,10 +47,14 @@ async def create_administrators(
     clock: Clock,
     ids: Ids,
     invitation_lifetime: timedelta,
+    in_cognito: bool = False,
 ) -> Sequence[Fact]:
     """Make each address an invited administrator of its tenant; an ask without any address is refused.
 
     An address is one user, however often, in whatever spelling and for however many tenants it is asked for.
+
+    Args:
+        in_cognito: whether the people of new tenants are in Amazon Cognito; those of a silo in a pool of their own.
     """
     now = clock.now()
     users = await queries.upsert_users(connection, people_named(asks, ids, now=now))
@@ -58,7 +62,11 @@ async def create_administrators(
     await queries.make_administrators(connection, invitations, now=now)
     await queries.invite_administrators(connection, invitations, now=now, expires_at=now + invitation_lifetime)
     # A refused ask is never undone, so it leaves nothing.
-    await plans.put_plans(connection, newest_plans([ask for ask in asks if ask.emails]))
+    done = [ask for ask in asks if ask.emails]
+    await plans.put_plans(connection, newest_plans(done))
+    if in_cognito:
+        pools = {ask.tenant_id: "own" if ask.isolation == "silo" else "shared" for ask in done}
+        await providers.put_cognito(connection, pools, now=now)
     return [_answer(ask, users, contracts.AdministratorsCreated, contracts.AdministratorsRefused) for ask in asks]
 
 
@@ -87,6 +95,7 @@ async def remove_administrators(
     members = await queries.delete_memberships(connection, tenant_ids)
     await queries.delete_users_without_membership(connection, [user_id for _, user_id in members])
     await plans.delete_plans(connection, tenant_ids)
+    await providers.delete(connection, tenant_ids)
     told = await forget_access(connection, tenant_ids, now=clock.now())
     return _telling([contracts.AdministratorsRemoved(tenant_id=tenant_id) for tenant_id in tenant_ids], told)
 
@@ -311,6 +320,7 @@ async def purge_users(
     forgotten = await queries.delete_users_without_membership(connection, last_tenants)
     await queries.unblock_tenants(connection, tenant_ids)
     await plans.delete_plans(connection, tenant_ids)
+    await providers.delete(connection, tenant_ids)
     told = await forget_access(connection, tenant_ids, now=clock.now())
     counts = {
         "memberships": Counter(tenant_id for tenant_id, _ in members),

@@ -1,7 +1,7 @@
 """How people are invited by hand, and how they accept."""
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import asyncpg
@@ -10,8 +10,11 @@ from services.identity.changes import Change, Changes
 from services.identity.invitations import BETWEEN_MAILS, Person, Token, new_token_hash, status_of
 from services.identity.memberships import remove_member, require_lasting, require_role_of, subject_of
 from services.identity.passwords import check_password, hash_password
+from services.identity.providers.port import ProviderUnavailableError
+from services.identity.providers.realms import Realms
 from services.identity.queries import invitations as queries
-from services.identity.queries import members, people
+from services.identity.queries import members, people, providers
+from services.identity.signin import unavailable
 from shared.access import OPERATORS, Principal, Role
 from shared.audit import Actor
 from shared.clock import Clock
@@ -47,9 +50,12 @@ class Inviting:
         lifetime: how long one is good.
     """
 
-    def __init__(self, pool: Pool, changes: Changes, *, clock: Clock, ids: Ids, lifetime: timedelta) -> None:
+    def __init__(
+        self, pool: Pool, changes: Changes, realms: Realms, *, clock: Clock, ids: Ids, lifetime: timedelta
+    ) -> None:
         self._pool = pool
         self._changes = changes
+        self._realms = realms
         self._clock = clock
         self._ids = ids
         self._lifetime = lifetime
@@ -62,7 +68,9 @@ class Inviting:
                 else, and where too many invitations are open.
         """
         async with self._changes.transaction() as change:
-            user_id = await self._locked_user(change.connection, order)
+            user_id = await locked_user(
+                change.connection, order.email, order.tenant_id, ids=self._ids, now=self._clock.now()
+            )
             standing = await queries.standing(change.connection, order.tenant_id, user_id)
             if standing is None:
                 invitation_id = await self._insert(change, order, user_id, asker)
@@ -71,23 +79,6 @@ class Inviting:
             row = await queries.invitation(change.connection, invitation_id, tenant_id=order.tenant_id)
         assert row is not None
         return row, standing is None
-
-    async def _locked_user(self, connection: Connection, order: Order) -> UUID:
-        """Return the user of an address, made where there was none, and see that the tenant is there until the commit.
-
-        Whoever purges a tenant locks all its members first. It is enough that one of them is locked here.
-        """
-        key = email_key(order.email)
-        people_ = {key: Person(self._ids.new(), order.email, key, self._clock.now())}
-        if order.tenant_id == INSTALLATION:
-            return (await members.upsert_users(connection, people_.values()))[key]
-        witness = await queries.first_member(connection, order.tenant_id)
-        if witness is None:
-            raise unknown_tenant(order.tenant_id)
-        users = await members.upsert_users(connection, ({witness.email_key: witness} | people_).values())
-        if not await queries.is_member(connection, order.tenant_id, users[witness.email_key]):
-            raise await _members_gone(connection, order.tenant_id)
-        return users[key]
 
     async def _insert(self, change: Change, order: Order, user_id: UUID, asker: Principal) -> UUID:
         now, connection = self._clock.now(), change.connection
@@ -207,11 +198,18 @@ class Inviting:
         or sends an invitation to an address of its own making, would take over what the user is elsewhere.
 
         Raises:
-            Problem: 404 for a token that is not good, whatever the reason; 409 for a password of somebody who has one;
-                422 for none, or a weak one, of somebody who needs it.
+            Problem: 404 for a token that is not good, whatever the reason; 409 for a password of somebody who has one,
+                here or at a provider of the tenant's own; 422 for none, or a weak one, of somebody who needs it; 503
+                where whoever keeps the tenant's passwords does not answer.
         """
         found = await self._invitation_of(token)
-        hashed = await _first_password(found, password)
+        hashed = None
+        if found["kind"] == "cognito":
+            await self._enrol(found, password)
+        elif found["kind"] == "oidc":
+            _require_none(password)
+        else:
+            hashed = await _first_password(found, password)
         async with self._changes.transaction() as change:
             await people.lock_user(change.connection, found["user_id"])
             now = self._clock.now()
@@ -224,6 +222,38 @@ class Inviting:
             assert row is not None
             self._let_in(change, row, has_new_password=hashed is not None)
         return row
+
+    async def _enrol(self, found: asyncpg.Record, password: str | None) -> None:
+        """Give somebody an account with this password where its tenant's people are.
+
+        Again, where it was given one and we have crashed since: nobody has got in with that yet.
+        """
+        tenant_id, email, chosen = found["tenant_id"], found["email"], _required(password)
+        check_password(chosen, email=email)
+        try:
+            directory = await self._realms.of_passwords(tenant_id)
+            await self._expect_account(tenant_id, found["user_id"])
+            await directory.enrol(found["user_id"], email, chosen)
+        except ProviderUnavailableError as error:
+            raise unavailable(error, tenant_id) from error
+
+    async def _expect_account(self, tenant_id: str, user_id: UUID) -> None:
+        """Write down that a member is about to have an account, so that it is deleted whatever becomes of us.
+
+        Raises:
+            Problem: 404 where it is no member any more.
+            ProviderUnavailableError: one that it had before is being deleted.
+        """
+        async with self._changes.transaction() as change:
+            await people.lock_user(change.connection, user_id)
+            if not await queries.is_member(change.connection, tenant_id, user_id):
+                raise _not_good()
+            subject, now = str(user_id), self._clock.now()
+            linked = await providers.link(
+                change.connection, tenant_id, user_id, kind="cognito", subject=subject, now=now
+            )
+        if linked is None:
+            raise ProviderUnavailableError("an account that the user had before is being deleted")
 
     def _let_in(self, change: Change, row: asyncpg.Record, *, has_new_password: bool) -> None:
         user, tenant_id = Actor(subject_of(row["user_id"]), Role(row["role"])), row["tenant_id"]
@@ -241,17 +271,63 @@ class Inviting:
         return found
 
 
+async def locked_user(connection: Connection, email: str, tenant_id: str, *, ids: Ids, now: datetime) -> UUID:
+    """Return the user of an address, made where there was none, and see that the tenant is there until the commit.
+
+    Whoever purges a tenant locks all its members first. It is enough that one of them is locked here.
+
+    Raises:
+        Problem: 404 for a tenant that has no members.
+    """
+    key = email_key(email)
+    people_ = {key: Person(ids.new(), email, key, now)}
+    if tenant_id == INSTALLATION:
+        return (await members.upsert_users(connection, people_.values()))[key]
+    witness = await queries.first_member(connection, tenant_id)
+    if witness is None:
+        raise unknown_tenant(tenant_id)
+    users = await members.upsert_users(connection, ({witness.email_key: witness} | people_).values())
+    if not await queries.is_member(connection, tenant_id, users[witness.email_key]):
+        raise await _members_gone(connection, tenant_id)
+    return users[key]
+
+
+async def lock_tenant(connection: Connection, tenant_id: str) -> None:
+    """See that a tenant is there until the commit, and that nobody else who does so changes it meanwhile.
+
+    Raises:
+        Problem: 404 for a tenant that has no members.
+    """
+    witness = await queries.first_member(connection, tenant_id)
+    if witness is None:
+        raise unknown_tenant(tenant_id)
+    await people.lock_user(connection, witness.user_id)
+    if not await queries.is_member(connection, tenant_id, witness.user_id):
+        raise await _members_gone(connection, tenant_id)
+
+
 async def _first_password(found: asyncpg.Record, password: str | None) -> str | None:
     """Return what is kept of the password that somebody gives who has none; hashed before anything is locked."""
     if found["has_password"]:
         if password is not None:
             raise _has_password()
         return None
+    chosen = _required(password)
+    check_password(chosen, email=found["email"])
+    return await hash_password(chosen)
+
+
+def _required(password: str | None) -> str:
     if password is None:
         detail = "`password` is required: the user has none yet."
         raise Problem(422, code="password_required", detail=detail, errors=[FieldError("/password", detail)])
-    check_password(password, email=found["email"])
-    return await hash_password(password)
+    return password
+
+
+def _require_none(password: str | None) -> None:
+    if password is not None:
+        detail = "The organisation keeps its own passwords. Accept without one, and sign in with the organisation's."
+        raise Problem(409, code="password_elsewhere", detail=detail, errors=[FieldError("/password", detail)])
 
 
 def order_of(email: str, role: Role, tenant_id: str | None, asker: Principal) -> Order:

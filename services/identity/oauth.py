@@ -50,6 +50,7 @@ class CodeRequest:
     Attributes:
         code_challenge: SHA-256 of the verifier that it will show, in URL-safe base64 (RFC 7636).
         tenant_id: where the user wants to get in; None leaves it to us.
+        realm: the tenant whose own provider has recognised the user, '' for our passwords; it gets in nowhere else.
     """
 
     visit: Visit
@@ -58,6 +59,7 @@ class CodeRequest:
     scope: str
     nonce: str | None
     tenant_id: str | None
+    realm: str = ""
 
 
 class GrantError(Exception):
@@ -106,7 +108,7 @@ class Grants:
         """
         code = secrets.token_urlsafe(_CODE_BYTES)
         async with self._changes.transaction() as change:
-            seat = await _chosen_seat(change.connection, user_id, request.tenant_id)
+            seat = await _chosen_seat(change.connection, user_id, request.tenant_id, realm=request.realm)
             await queries.insert_code(
                 change.connection,
                 {
@@ -121,6 +123,7 @@ class Grants:
                     "address": request.visit.address,
                     "agent": request.visit.agent,
                     "expires_at": self._clock.now() + CODE_LIFETIME,
+                    "realm": request.realm,
                 },
             )
         return code
@@ -137,11 +140,11 @@ class Grants:
             row = await queries.code(change.connection, digest_of(code))
             refusal = await self._refusal(change, row, client_id, redirect_uri, verifier)
             if row is not None and refusal is None:
-                seat = await queries.seat(change.connection, row["user_id"], row["tenant_id"])
+                seat = await queries.seat(change.connection, row["user_id"], row["tenant_id"], realm=row["realm"])
                 if seat is not None:
                     visit = Visit(row["client_id"], row["address"], row["agent"])
                     tokens = await self._sessions.begin(
-                        change.connection, row["user_id"], seat, visit, scope=row["scope"]
+                        change.connection, row["user_id"], seat, visit, scope=row["scope"], realm=row["realm"]
                     )
                     await queries.spend_code(change.connection, row["digest"], tokens.session_id)
                     _entered(change, "session.begun", row, tokens.session_id, seat)
@@ -188,7 +191,7 @@ class Grants:
                 await end_sessions(change, [session["session_id"]], now=now, by=by, because=because)
                 why = "was used before; its session has ended" if session["is_used"] else "has expired"
                 refusal = GrantError("invalid_grant", f"The refresh token {why}.")
-            elif (seat := await queries.seat(change.connection, session["user_id"], wanted)) is None:
+            elif (seat := await _seat_again(change.connection, session, wanted)) is None:
                 refusal = _nowhere(wanted)
             else:
                 if wanted != session["tenant_id"]:
@@ -232,17 +235,21 @@ def _entered(change: Change, action: str, row: asyncpg.Record, session_id: UUID,
         row: of the code or the session that it came with.
     """
     user = Actor(f"user:{row['user_id']}", Role(seat["role"]))
-    after = {"clientId": row["client_id"]}
+    after = {"clientId": row["client_id"], **({"realm": row["realm"]} if row["realm"] else {})}
     change.decided(user, action, subject_of(session_id), tenant_id=seat["tenant_id"], after=after)
 
 
-async def _chosen_seat(connection: Connection, user_id: UUID, tenant_id: str | None) -> asyncpg.Record:
+async def _seat_again(connection: Connection, session: asyncpg.Record, tenant_id: str) -> asyncpg.Record | None:
+    return await queries.seat(connection, session["user_id"], tenant_id, realm=session["realm"])
+
+
+async def _chosen_seat(connection: Connection, user_id: UUID, tenant_id: str | None, *, realm: str) -> asyncpg.Record:
     if tenant_id is not None:
-        seat = await queries.seat(connection, user_id, tenant_id)
+        seat = await queries.seat(connection, user_id, tenant_id, realm=realm)
         if seat is None:
             raise _nowhere(tenant_id)
         return seat
-    seats = await queries.seats(connection, user_id)
+    seats = await queries.seats(connection, user_id, realm=realm)
     if not seats:
         raise _nowhere(None)
     return seats[0]
@@ -252,7 +259,8 @@ def _nowhere(tenant_id: str | None) -> GrantError:
     where = "anywhere" if tenant_id is None else "there"
     return GrantError(
         "invalid_grant",
-        f"The user cannot get in {where} at present: not a member, the invitation not accepted, or sign-in blocked.",
+        f"The user cannot get in {where} at present: not a member, the invitation not accepted, "
+        "sign-in blocked, or another identity provider required.",
     )
 
 

@@ -42,7 +42,7 @@ async def hash_password(password: str) -> str:
     Raises:
         Problem: 503 when too many are being hashed already.
     """
-    return await _in_thread(lambda: _HASHER.hash(_normalised(password)))
+    return await _in_thread(lambda: _HASHER.hash(normalised(password)))
 
 
 async def is_right(password: str, hashed: str | None) -> bool:
@@ -51,7 +51,7 @@ async def is_right(password: str, hashed: str | None) -> bool:
     Raises:
         Problem: 503 when too many are being hashed already.
     """
-    matches = await _in_thread(lambda: _matches(_normalised(password), hashed or _NOBODYS))
+    matches = await _in_thread(lambda: _matches(normalised(password), hashed or _NOBODYS))
     return matches and hashed is not None
 
 
@@ -70,6 +70,11 @@ def check_password(password: str, *, email: str, pointer: str = "/password") -> 
         raise Problem(422, code="weak_password", detail=reason, errors=[FieldError(pointer, reason)])
 
 
+def normalised(password: str) -> str:
+    """Return the same text for the same password, whichever keyboard wrote it (NIST SP 800-63B-4, 3.1.1.2)."""
+    return unicodedata.normalize("NFKC", password)
+
+
 def _weakness(password: str, email: str) -> str | None:
     folded = password.casefold()
     if not SHORTEST <= len(password) <= LONGEST:
@@ -79,11 +84,6 @@ def _weakness(password: str, email: str) -> str | None:
     if email.casefold().partition("@")[0] in folded and len(folded) < SHORTEST + len(email):
         return "This password is much like the e-mail address."
     return None
-
-
-def _normalised(password: str) -> str:
-    """Return the same text for the same password, whichever keyboard wrote it (NIST SP 800-63B-4, 3.1.1.2)."""
-    return unicodedata.normalize("NFKC", password)
 
 
 def _matches(password: str, hashed: str) -> bool:

@@ -88,12 +88,13 @@ class Sessions:
         self._terms = terms
 
     async def begin(
-        self, connection: Connection, user_id: UUID, seat: asyncpg.Record, visit: Visit, *, scope: str
+        self, connection: Connection, user_id: UUID, seat: asyncpg.Record, visit: Visit, *, scope: str, realm: str = ""
     ) -> Tokens:
         """Let a user in.
 
         Args:
             seat: what the user is where, as `queries.seat` returns it.
+            realm: the tenant whose own provider has recognised the user; '' for our passwords.
         """
         now = self._clock.now()
         session = {
@@ -106,6 +107,7 @@ class Sessions:
             "agent": visit.agent,
             "created_at": now,
             "expires_at": now + self._terms.idle,
+            "realm": realm,
         }
         await queries.insert(connection, session)
         return await self._tokens(connection, session, seat)

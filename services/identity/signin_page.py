@@ -18,13 +18,18 @@ input { display: block; width: 100%; margin-top: .3rem; padding: .6rem .7rem; fo
 input:focus-visible, button:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px }
 button { width: 100%; padding: .65rem; font: inherit; font-weight: 600; border: 0; border-radius: .4rem;
   background: var(--accent); color: light-dark(white, #06223f); cursor: pointer }
+button + button { margin-top: .6rem; background: transparent; color: inherit; border: 1px solid var(--line) }
 [role=alert] { border-left: 3px solid var(--bad); padding: .4rem .8rem; color: var(--bad) }
 """
 
 
+_ORGANISATION = "<button formaction=/oauth/authorize/organisation formnovalidate>Sign in with my organisation</button>"
+"""Sends the same form elsewhere; the password, if one was typed, is not looked at there."""
+
+
 def signin_page(
     application: str, hidden: Mapping[str, str], *, email: str = "", complaint: str | None = None, status: int = 200,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, str] | None = None, has_organisations: bool = False,
 ) -> HTMLResponse:  # fmt: skip
     """Ask for address and password.
 
@@ -33,6 +38,7 @@ def signin_page(
         hidden: fields that go along with the form.
         complaint: why the last attempt did not succeed.
         headers: more of them.
+        has_organisations: whether there is anybody who signs in elsewhere.
     """
     fields = "".join(
         f'<input type=hidden name="{escape(name)}" value="{escape(value)}">' for name, value in hidden.items()
@@ -47,7 +53,7 @@ def signin_page(
         f' value="{escape(email)}"{"" if email else " autofocus"}></label>'
         f"<label>Password<input name=password type=password autocomplete=current-password required maxlength=200"
         f"{' autofocus' if email else ''}></label>"
-        "<button>Sign in</button></form></main></html>",
+        f"<button>Sign in</button>{_ORGANISATION if has_organisations else ''}</form></main></html>",
         status,
         _headers() | dict(headers or {}),
     )

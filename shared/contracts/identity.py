@@ -14,15 +14,17 @@ class CreateAdministrators(Ask):
         customer_name: shown in the invitation.
         emails: one or more addresses.
         usage_plan: what the tenant's tier lets it ask of applications; nothing is limited where there is none.
+        isolation: ``pool``, ``bridge`` or ``silo``; where people are in Amazon Cognito, a silo has a pool of its own.
     """
 
     customer_name: str
     emails: tuple[str, ...]
     usage_plan: UsagePlan | None = None
+    isolation: str | None = None
 
 
 class RemoveAdministrators(Ask):
-    """Remove the tenant's memberships and invitations, its usage plan, and users that belong nowhere else."""
+    """Remove the tenant's memberships and invitations, its plan, its provider, and users that belong nowhere else."""
 
     undoes = CreateAdministrators
 

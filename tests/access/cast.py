@@ -184,6 +184,7 @@ class _Stage:
         admin_tokens, user_tokens = await asyncio.gather(self.reception.sign_in(admin), self.reception.sign_in(user))
         await self._called(admin_tokens.access, canary)
         key = await self._key(admin_tokens.access, name=f"Key of {canary}", role=Role.TENANT_ADMIN)
+        await self._provider(tenant_id, canary)
         things = {
             "tenant": tenant_id,
             "customer": workflow["customerName"],
@@ -196,6 +197,7 @@ class _Stage:
             "export": str(uuid4()),
             "invoice": str(uuid4()),
             "client": f"client-{canary}",
+            "organisation": tenant_id,
         }
         return Tenant(canary, Owner(letter, things), early_token, admin_tokens.access, user_tokens.access, key)
 
@@ -469,6 +471,10 @@ class _Stage:
             spares["email"] = f"new-{secrets.token_hex(8)}@people.example"
         if "key" in kinds:
             spares["key"] = (await self._key(None, name="Spare", tenantId=tenant_id)).split("_")[1]
+        if is_tenant and "organisation" in kinds:
+            canary = f"canary-t-{secrets.token_hex(4)}"
+            spares["organisation"] = (await self._onboarded(canary))["tenantId"]
+            await self._provider(spares["organisation"], canary)
         if "session" in kinds:
             spares["session"] = await self._session(tenant_id, owner.things["user"])
         if "client" in kinds:
@@ -476,6 +482,20 @@ class _Stage:
             body = {"name": "Spare", "redirectUris": ["https://spare.example.org/callback"]}
             assert (await self.system.client.put(f"/v1/clients/{spares['client']}", json=body)).is_success
         owner.spares.update({(route.name, kind): spare for kind, spare in spares.items()})
+
+    async def _provider(self, tenant_id: str, canary: str) -> None:
+        """Have a tenant with an identity provider of its own, whose every text tells whose it is."""
+        await self.pools["identity"].execute(
+            """
+            WITH made AS (
+                INSERT INTO identity_provider (tenant_id, kind, is_required, admits, issuer, client_id, client_secret,
+                                               changed_at)
+                VALUES ($1, 'oidc', false, 'members', 'https://' || $2 || '.example', $2, 'secret', now())
+            )
+            INSERT INTO identity_provider_domain (domain, tenant_id) VALUES ($2 || '.example', $1)
+            """,
+            tenant_id, canary,
+        )  # fmt: skip
 
     async def _session(self, tenant_id: str, user_id: str) -> str:
         session_id = str(uuid4())

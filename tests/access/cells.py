@@ -31,6 +31,8 @@ FURTHER_RULES: Mapping[str, str] = {
     "POST /v1/support-sessions": "Support is given by a person who has signed in.",
     "PATCH /v1/users/{user_id}": "A user is changed by itself alone.",
     "POST /v1/api-keys": "Support makes no keys for a tenant: they would outlast its visit.",
+    "PUT /v1/identity-providers/{tenant_id}": "Support changes no way in: it would outlast its visit.",
+    "DELETE /v1/identity-providers/{tenant_id}": "Support changes no way in: it would outlast its visit.",
     "POST /v1/api-keys/{key_id}/rotate": "Support makes no keys for a tenant: they would outlast its visit.",
 }
 """What some routes refuse with 403 to those whom their rule lets in, by the route's name."""

@@ -97,7 +97,11 @@ EXAMPLES: Mapping[str, Any] = {
     # What belongs to the installation.
     "PUT /v1/clients/{client_id} client_id": Own("client"),
     "DELETE /v1/clients/{client_id} client_id": Own("client"),
+    "DELETE /v1/identity-providers/{tenant_id} tenant_id": Own("organisation"),
     "client_id": APPLICATION,
+    "clientId": APPLICATION,
+    "issuer": "https://127.0.0.1",  # where no provider may be
+    "domains": ["example.org"],
     "GET /v1/tiers/{name} name": "standard",
     "GET /v1/products/{name} name": "notes",
     "GET /v1/products/{name}/versions name": "notes",
@@ -126,7 +130,7 @@ EXAMPLES: Mapping[str, Any] = {
     # Where in a list, which part of it, and how.
     **dict.fromkeys(("limit", "cursor", "kind", "status", "state", "action", "from", "to", "service"), LEFT_OUT),
     **dict.fromkeys(("fromSeq", "most", "wait", "Idempotency-Key", "Last-Event-ID", "scope"), LEFT_OUT),
-    **dict.fromkeys(("nonce", "client_secret", "code", "code_verifier", "refresh_token"), LEFT_OUT),
+    **dict.fromkeys(("nonce", "client_secret", "code", "error", "code_verifier", "refresh_token"), LEFT_OUT),
 }
 """What is sent as a parameter or as a field of a body, by its name, or by the route's name and its own.
 

@@ -9,6 +9,8 @@ _IDENTITY = (
     "services/identity/tests/test_changing_administrators.py",
 )
 _SIGN_IN = "services/identity/tests/test_sign_in.py"
+_FEDERATION = ("services/identity/tests/test_federation.py",)
+_IN_COGNITO = ("services/identity/tests/test_in_cognito.py",)
 _BILLING = ("services/billing/tests/test_final_invoice.py", "services/billing/tests/test_changes.py")
 _METRICS = ("services/metrics/tests/test_handlers.py",)
 _AUDIT = ("services/metrics/tests/test_audit.py", "services/metrics/tests/test_audit_api.py")
@@ -70,6 +72,45 @@ DEFECTS = (
         "    await queries.count(connection, attempt.subjects, now=now, first=FIRST_WAIT, longest=LONGEST_WAIT)\n",
         "",
         ("services/identity/tests/test_throttle.py",),
+    ),
+    Defect(
+        "whom a tenant's own provider has recognised gets in everywhere",
+        "services/identity/queries/sessions.py",
+        "ELSE provider.tenant_id = {realm} END",
+        "ELSE true END",
+        _FEDERATION,
+    ),
+    Defect(
+        "a tenant's own provider speaks for anybody's address",
+        "services/identity/admitting.py",
+        'if domain_of(recognised.email) not in provider["domains"]:',
+        "if False:",
+        _FEDERATION,
+    ),
+    Defect(
+        "an address that has changed hands lets somebody else in",
+        "services/identity/admitting.py",
+        'if linked is None or linked["subject"] != subject:',
+        "if False:",
+        _FEDERATION,
+    ),
+    Defect(
+        "an account is made in Cognito before it is written down here",
+        "services/identity/inviting.py",
+        """            await self._expect_account(tenant_id, found["user_id"])
+            await directory.enrol(found["user_id"], email, chosen)
+""",
+        """            await directory.enrol(found["user_id"], email, chosen)
+            await self._expect_account(tenant_id, found["user_id"])
+""",
+        _IN_COGNITO,
+    ),
+    Defect(
+        "a pool whose making was not answered is made again",
+        "services/identity/caretaking.py",
+        'is_begun=row["is_begun"])',
+        "is_begun=False)",
+        _IN_COGNITO,
     ),
     Defect(
         "an account is charged on the day on which it is closed",

@@ -36,7 +36,7 @@ def errors_are_problems(_: CheckContext, response: Response, case: Case) -> None
     if status not in _ERRORS:
         return
     assert not _TRACEBACK.search(response.content), "it shows a traceback"
-    if case.path == PAGE and response.headers.get("content-type", [""])[0].startswith("text/html"):
+    if case.path.startswith(PAGE) and response.headers.get("content-type", [""])[0].startswith("text/html"):
         return
     assert response.headers.get("content-type") == [MEDIA_TYPE], f"it is no {MEDIA_TYPE}"
     try:

@@ -11,6 +11,7 @@ from _pytest.terminal import TerminalReporter
 
 from deploy.local.rabbitmq import MissingBrokerError, find_broker
 from deploy.local.stack import Stack
+from services.identity.tests.oidc_kit import OidcServer
 from tests.openapi.premises import Premises, furnished
 from tests.system import System, running_system, throwaway_stack
 
@@ -48,15 +49,24 @@ async def own_stack() -> AsyncIterator[Stack]:
 @module
 async def own_system(own_stack: Stack) -> AsyncIterator[System]:
     """The six services, running on them."""
-    environment, audited = own_stack.environment, own_stack.audited
+    told, audited = own_stack.environment, own_stack.audited
+    near = {"TENURE_IDENTITY_PROVIDER_NETWORKS": "127.0.0.0/8,::1/128"}
+    environment = {**told, "identity": {**told["identity"], **near}}
     async with running_system(environment, audited=audited, admin_key=own_stack.admin_key) as system:
         yield system
 
 
+@pytest.fixture(scope="module")
+def provider() -> Iterator[OidcServer]:
+    """An identity provider of a tenant's own."""
+    with OidcServer().running() as server:
+        yield server
+
+
 @module
-async def premises(own_system: System, own_stack: Stack) -> AsyncIterator[Premises]:
+async def premises(own_system: System, own_stack: Stack, provider: OidcServer) -> AsyncIterator[Premises]:
     """What exists before anything is sent."""
-    async with furnished(own_system, own_stack) as premises:
+    async with furnished(own_system, own_stack, issuer=provider.issuer) as premises:
         yield premises
 
 

@@ -53,6 +53,8 @@ _GENERAL: Mapping[str, Sequence[str]] = {
     "body.products[*].version": ["1.0", "2.0"],
     "body.step": ["tenant.register"],
     "body.redirectUris[*]": [PLACE],
+    "body.kind": ["oidc"],
+    "body.domains[*]": ["people.example"],
     "body.code_challenge": [_CHALLENGE],
     "body.form_token": [_FORM_TOKEN],
     **{f"body.{name}": [PASSWORD, "another one!!"] for name in ("password", "currentPassword", "newPassword")},
@@ -99,13 +101,17 @@ class Premises:
 
 
 @asynccontextmanager
-async def furnished(system: System, stack: Stack) -> AsyncIterator[Premises]:
-    """Have some tenants onboarded and one off-boarded, and let people in."""
+async def furnished(system: System, stack: Stack, *, issuer: str) -> AsyncIterator[Premises]:
+    """Have some tenants onboarded and one off-boarded, and let people in.
+
+    Args:
+        issuer: an OpenID provider that answers.
+    """
     pool = await open_pool(stack.environment["identity"][_DATABASE])
     try:
         reception = Reception(system.client, pool)
         await reception.open()
-        yield await _Furnishing(system, reception).premises()
+        yield await _Furnishing(system, reception, issuer).premises()
     finally:
         await pool.close()
 
@@ -113,9 +119,10 @@ async def furnished(system: System, stack: Stack) -> AsyncIterator[Premises]:
 class _Furnishing:
     """Makes what is needed, by the interfaces that everybody uses."""
 
-    def __init__(self, system: System, reception: Reception) -> None:
+    def __init__(self, system: System, reception: Reception, issuer: str) -> None:
         self._system = system
         self._reception = reception
+        self._issuer = issuer
         self._names: dict[str, list[str]] = {}
         self._keys: dict[str, str] = {}
 
@@ -126,6 +133,7 @@ class _Furnishing:
         token, *own = await self._operator()
         visitor, invited = await self._visitor(), await self._invited()
         await self._make_members()
+        await self._make_providers()
         credentials = {who: self._keys[who] for who in (TENANT_ADMINISTRATOR, TENANT_USER)} | {PERSON: token}
         await self._known(credentials)
         return Premises(
@@ -154,6 +162,7 @@ class _Furnishing:
         return {
             "POST /oauth/token": {"grant_type": "client_credentials", "client_id": _id(key), "client_secret": key},
             "POST /oauth/authorize": _SIGN_IN | {"email": visitor},
+            "POST /oauth/authorize/organisation": _SIGN_IN | {"tenant_id": self._names["changing"][0]},
             "POST /v1/invitations/accept": {"token": invited, "password": PASSWORD},
             "PUT /v1/accounts": _ACCOUNT,
             "POST /v1/reactivations": {"tenantId": self._names["suspended"][0]},
@@ -186,6 +195,13 @@ class _Furnishing:
         spare = self._names["spare"][0]
         emails = [f"{number}@people.example" for number in range(_SPARES)]
         self._names["member"] = [await self._reception.join(email, Role.TENANT_USER, spare) for email in emails]
+
+    async def _make_providers(self) -> None:
+        """Let tenants have an identity provider of their own: some that stay, and one to try things on."""
+        body = {"kind": "oidc", "issuer": self._issuer, "clientId": "tenure", "clientSecret": "a secret"}
+        for name in ("kept", "spare", "changing"):
+            answer = await self._system.client.put(f"/v1/identity-providers/{self._names[name][0]}", json=body)
+            assert answer.status_code == httpx2.codes.OK, answer.text
 
     async def _waiting(self, tenant_id: str) -> str:
         """Return a workflow that does nothing for a month, so that it can be cancelled or told to go on."""
@@ -271,6 +287,7 @@ class _Furnishing:
             **_everywhere(("email", "login_hint"), emails),
             **_everywhere(("client_id",), [APPLICATION]),
             **_everywhere(("redirect_uri",), [PLACE]),
+            "body.issuer": [self._issuer],
             "path.workflow_id": names["workflow"],
             "path.key_id": names["key"],
             "path.invitation_id": await self._values("/v1/invitations", "invitationId"),
@@ -294,6 +311,9 @@ class _Furnishing:
             "GET /v1/tenants/{tenant_id}/certificate path.tenant_id": names["gone"],
             "POST /v1/workflows/{workflow_id}/cancel path.workflow_id": names["cancellable"],
             "DELETE /v1/api-keys/{key_id} path.key_id": names["revocable"],
+            "DELETE /v1/identity-providers/{tenant_id} path.tenant_id": names["spare"],
+            "GET /v1/identity-providers/{tenant_id} path.tenant_id": names["kept"],
+            "PUT /v1/identity-providers/{tenant_id}/domains path.tenant_id": names["kept"],
             "PATCH /v1/users/{user_id} path.user_id": ["me", *names["member"][:1]],
             **{f"{method} {membership} path.user_id": names["member"] for method in ("PUT", "DELETE")},
             **{f"{method} {membership} path.tenant_id": names["spare"] for method in ("PUT", "DELETE")},

@@ -176,7 +176,7 @@ class _Manners:
         if case.method == "DELETE" or f"{case.method} {case.path}" in _ENDING:
             case.path_parameters = self._without_spared(case.path_parameters)
             case.body = self._without_spared(case.body)
-        if case.path == checks.PAGE and case.method == "POST":
+        if case.path.startswith(checks.PAGE) and case.method == "POST":
             _bring_back_form(case)
 
     def _without_spared(self, value: Any) -> Any:

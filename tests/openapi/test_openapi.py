@@ -16,8 +16,14 @@ pytestmark = [pytest.mark.broker, pytest.mark.asyncio(loop_scope="session"), pyt
 
 MOST_SHOWN = 30
 
-UNREACHED = frozenset(f"POST /v1/workflows/{{workflow_id}}/{action}" for action in ("retry", "skip", "abandon"))
-"""What is for workflows that wait for a service or whose undo has failed, which nothing that is sent brings about."""
+UNREACHED = frozenset(
+    {
+        *(f"POST /v1/workflows/{{workflow_id}}/{action}" for action in ("retry", "skip", "abandon")),
+        "GET /oauth/callback/{tenant_id}",
+    }
+)
+"""What is for workflows that wait for a service or whose undo has failed, and for browsers that were sent elsewhere:
+nothing that is sent here brings that about."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

@@ -8,6 +8,8 @@ from services.identity.api import (
     authorize,
     clients,
     discovery,
+    federation,
+    identity_providers,
     invitations,
     members,
     passwords,
@@ -18,11 +20,15 @@ from services.identity.api import (
     users,
 )
 from services.identity.api.authorization import Porch
+from services.identity.api.federation import Crossing
 from services.identity.changes import Changes
+from services.identity.federation import Federation
 from services.identity.inviting import Inviting
 from services.identity.keys import ApiKeys
 from services.identity.memberships import Memberships
 from services.identity.oauth import Grants
+from services.identity.providers.realms import Realms
+from services.identity.registering import Registering
 from services.identity.sessions import Sessions
 from services.identity.signin import Doorkeeper
 from services.identity.signing import SigningKeys
@@ -41,6 +47,7 @@ PATHS = (
     "/v1/signing-keys",
     "/v1/api-keys",
     "/v1/authorize",
+    "/v1/identity-providers",
 )
 
 
@@ -57,6 +64,9 @@ def routes(
     keys: ApiKeys,
     inviting: Inviting,
     memberships: Memberships,
+    realms: Realms,
+    federation_: Federation,
+    registering: Registering,
     gate: authorize.Gate,
 ) -> APIRouter:
     """Return every route of the service.
@@ -67,7 +77,11 @@ def routes(
     """
     router = APIRouter()
     router.include_router(discovery.routes(pool, clock=clock, issuer=issuer))
-    router.include_router(authorization.routes(Porch(pool, issuer=issuer, grants=grants, doorkeeper=doorkeeper)))
+    porch = Porch(pool, issuer=issuer, grants=grants, doorkeeper=doorkeeper)
+    crossing = Crossing(pool, porch, federation_)
+    router.include_router(authorization.routes(porch, crossing))
+    router.include_router(federation.routes(porch, crossing))
+    router.include_router(identity_providers.routes(pool, realms, registering))
     router.include_router(token.routes(pool, clock=clock, issuer=issuer, grants=grants, keys=signing))
     router.include_router(authorize.routes(gate))
     router.include_router(users.routes(pool, changes))

@@ -185,12 +185,14 @@ async def withdraw(connection: Connection, tenant_id: str, user_id: UUID) -> Non
 async def by_token(connection: Connection, token_hash: bytes, *, now: datetime) -> asyncpg.Record | None:
     """Return the invitation that a token lets its bearer accept ``now``, if there is such a one.
 
-    With ``user_id``, ``email`` and ``has_password``.
+    With ``user_id``, ``email``, ``has_password``, and the ``kind`` of provider that the tenant goes by alone.
     """
     return await connection.fetchrow(
         """
         SELECT invitation_id, tenant_id, user_id, email,
-               EXISTS (SELECT FROM password WHERE password.user_id = users.user_id) AS has_password
+               EXISTS (SELECT FROM password WHERE password.user_id = users.user_id) AS has_password,
+               (SELECT kind FROM identity_provider AS provider
+                WHERE provider.tenant_id = invitation.tenant_id AND is_required) AS kind
         FROM invitation JOIN users USING (user_id)
         WHERE token_hash = $1 AND accepted_at IS NULL AND expires_at > $2
         """,

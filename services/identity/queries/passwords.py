@@ -49,3 +49,8 @@ async def put_missing(connection: Connection, hashes: Mapping[UUID, str], *, now
         list(hashes.values()),
         now,
     )
+
+
+async def delete(connection: Connection, user_id: UUID) -> None:
+    """Let a user have no password any more."""
+    await connection.execute("DELETE FROM password WHERE user_id = $1", user_id)

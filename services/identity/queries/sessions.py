@@ -9,47 +9,54 @@ import asyncpg
 
 from shared.postgres import Connection
 
+_IS_OPEN = """
+    (invitation_id IS NULL OR accepted_at IS NOT NULL)
+    AND tenant_block.tenant_id IS NULL AND NOT coalesce(is_blocked, false)
+    AND CASE WHEN {realm} = '' THEN NOT coalesce(provider.is_required, false) ELSE provider.tenant_id = {realm} END
+"""
+"""Whether a member gets in: its invitation is accepted, nothing is blocked, and the tenant goes by the same realm."""
 
-async def seats(connection: Connection, user_id: UUID) -> list[asyncpg.Record]:
-    """Return where a user can get in, the most recently used first: ``tenant_id``, ``role`` and ``epoch``.
+
+async def seats(connection: Connection, user_id: UUID, *, realm: str) -> list[asyncpg.Record]:
+    """Return where a user of a realm can get in, the most recently used first: ``tenant_id``, ``role``, ``epoch``.
 
     That is every tenant, or the installation, whose invitation is accepted and whose sign-in is not blocked.
     """
     return await connection.fetch(
-        """
+        f"""
         SELECT tenant_id, membership.role, coalesce(epoch, 0) AS epoch
         FROM membership
         LEFT JOIN invitation USING (tenant_id, user_id)
         LEFT JOIN tenant_block USING (tenant_id)
         LEFT JOIN access_tenant USING (tenant_id)
-        WHERE user_id = $1
-          AND (invitation_id IS NULL OR accepted_at IS NOT NULL)
-          AND tenant_block.tenant_id IS NULL AND NOT coalesce(is_blocked, false)
+        LEFT JOIN identity_provider AS provider USING (tenant_id)
+        WHERE user_id = $1 AND {_IS_OPEN.format(realm="$2")}
         ORDER BY (SELECT max(session.refreshed_at) FROM session
                   WHERE session.user_id = membership.user_id AND session.tenant_id = membership.tenant_id)
                  DESC NULLS LAST, membership.created_at, tenant_id
-        """,
+        """,  # noqa: S608 - text of our own
         user_id,
+        realm,
     )
 
 
-async def seat(connection: Connection, user_id: UUID, tenant_id: str) -> asyncpg.Record | None:
-    """Return what a user is in a tenant that it can get into, and will be until the commit: the user is locked."""
+async def seat(connection: Connection, user_id: UUID, tenant_id: str, *, realm: str) -> asyncpg.Record | None:
+    """Return what a user of a realm is in a tenant that it can get into, and will be until the commit: it is locked."""
     # By itself, so that the next statement sees what whoever had the lock has left: who ends memberships locks users.
     await connection.execute("SELECT FROM users WHERE user_id = $1 FOR NO KEY UPDATE", user_id)
     return await connection.fetchrow(
-        """
+        f"""
         SELECT tenant_id, membership.role, coalesce(epoch, 0) AS epoch
         FROM membership
         LEFT JOIN invitation USING (tenant_id, user_id)
         LEFT JOIN tenant_block USING (tenant_id)
         LEFT JOIN access_tenant USING (tenant_id)
-        WHERE user_id = $1 AND tenant_id = $2
-          AND (invitation_id IS NULL OR accepted_at IS NOT NULL)
-          AND tenant_block.tenant_id IS NULL AND NOT coalesce(is_blocked, false)
-        """,
+        LEFT JOIN identity_provider AS provider USING (tenant_id)
+        WHERE user_id = $1 AND tenant_id = $2 AND {_IS_OPEN.format(realm="$3")}
+        """,  # noqa: S608 - text of our own
         user_id,
         tenant_id,
+        realm,
     )
 
 
@@ -71,8 +78,8 @@ async def insert(connection: Connection, session: dict[str, Any]) -> None:
     await connection.execute(
         """
         INSERT INTO session (session_id, user_id, tenant_id, client_id, scope, reason, address, agent,
-                             created_at, refreshed_at, expires_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10)
+                             created_at, refreshed_at, expires_at, realm)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10, $11)
         """,
         session["session_id"],
         session["user_id"],
@@ -84,6 +91,7 @@ async def insert(connection: Connection, session: dict[str, Any]) -> None:
         session["agent"],
         session["created_at"],
         session["expires_at"],
+        session.get("realm", ""),
     )
 
 
@@ -127,8 +135,8 @@ async def insert_code(connection: Connection, code: dict[str, Any]) -> None:
     await connection.execute(
         """
         INSERT INTO authorization_code (digest, client_id, redirect_uri, code_challenge, user_id, tenant_id, scope,
-                                        nonce, address, agent, expires_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+                                        nonce, address, agent, expires_at, realm)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
         """,
         code["digest"],
         code["client_id"],
@@ -141,6 +149,7 @@ async def insert_code(connection: Connection, code: dict[str, Any]) -> None:
         code["address"],
         code["agent"],
         code["expires_at"],
+        code["realm"],
     )
 
 
@@ -187,6 +196,17 @@ async def end_of_tenants(connection: Connection, tenant_ids: Sequence[str]) -> N
         DELETE FROM session WHERE tenant_id = ANY ($1::text[])
         """,
         tenant_ids,
+    )
+
+
+async def end_of_realm(connection: Connection, realm: str) -> list[asyncpg.Record]:
+    """End every session whose user a tenant's own provider has recognised, codes on their way included."""
+    return await connection.fetch(
+        """
+        WITH codes AS (DELETE FROM authorization_code WHERE tenant_id = $1 AND realm = $1)
+        DELETE FROM session WHERE tenant_id = $1 AND realm = $1 RETURNING session_id, tenant_id
+        """,
+        realm,
     )
 
 

@@ -17,6 +17,7 @@ from services.identity.delivery import Delivery, accept_url_of
 from services.identity.inviting import Inviting
 from services.identity.mail import Mail, MailError
 from services.identity.memberships import Memberships
+from services.identity.tests.realms import plain_realms
 from shared.access import Principal, Role
 from shared.access.authenticator import InvalidCredentialError
 from shared.clock import ManualClock
@@ -212,7 +213,8 @@ async def open_office(pool: Pool) -> AsyncIterator[Office]:
         ports=SimpleNamespace(clock=clock, ids=ids),
     )
     changes = Changes(cast("Kernel", kernel))
-    inviting = Inviting(pool, changes, clock=clock, ids=ids, lifetime=WEEK)
+    realms = plain_realms(pool, clock=clock)
+    inviting = Inviting(pool, changes, realms, clock=clock, ids=ids, lifetime=WEEK)
     memberships = Memberships(changes, clock=clock)
     delivery = Delivery(pool, postbox, clock=clock, accept_url=accept_url_of(ISSUER))
     office = Office(pool, clock, cast("httpx2.AsyncClient", None), delivery, postbox, inviting, memberships)

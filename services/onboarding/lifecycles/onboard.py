@@ -21,6 +21,7 @@ def _create_administrators(context: Context) -> Message:
         customer_name=context.request["customerName"],
         emails=tuple(context.request["adminEmails"]),
         usage_plan=context.result("register-tenant").get("usage_plan"),
+        isolation=context.result("register-tenant").get("isolation"),
     )
 
 
