@@ -13,7 +13,7 @@ from services.identity.queries import providers
 from services.identity.throttle import Attempt
 from shared.clock import Clock
 from shared.http import Problem
-from shared.postgres import Pool, transaction
+from shared.postgres import Connection, Pool, transaction
 from shared.text import email_key
 
 log = structlog.get_logger(__name__)
@@ -62,15 +62,16 @@ class Doorkeeper:
         async with transaction(self._pool) as connection:
             await throttle.admit(connection, attempt, now=self._clock.now())
             user = await queries.by_email(connection, key)
-            if user is not None and realm is None:
-                realm = await providers.password_realm(connection, user["user_id"], tenant_id)
-        if not await self._is_recognised(realm or "", None if user is None else user["user_id"], password):
+            user_id: UUID | None = None if user is None else user["user_id"]
+            if realm is None:
+                realm = await _realm_of(connection, user_id, tenant_id)
+        if not await self._is_recognised(realm, user_id, password):
             log.info("sign-in refused", action="sign_in_refused", known=user is not None, address=address)
             return None
         assert user is not None
         async with transaction(self._pool) as connection:
             await throttle.forgive(connection, attempt)
-        return Known(user["user_id"], user["email"], realm or "")
+        return Known(user["user_id"], user["email"], realm)
 
     async def give(self, known: Known, password: str) -> None:
         """Give somebody, who has shown its password, another one where its realm keeps them.
@@ -86,10 +87,19 @@ class Doorkeeper:
 
     async def _is_recognised(self, realm: str, user_id: UUID | None, password: str) -> bool:
         try:
-            provider = await self._realms.of_passwords(realm)
+            is_anybodys = user_id is None and not realm
+            provider = self._realms.of_nobody() if is_anybodys else await self._realms.of_passwords(realm)
             return await provider.recognise(Password(user_id, password)) is not None
         except ProviderUnavailableError as error:
             raise unavailable(error, realm) from error
+
+
+async def _realm_of(connection: Connection, user_id: UUID | None, tenant_id: str | None) -> str:
+    """Return the realm whose password somebody types; of nobody's too, so that it takes as long."""
+    if user_id is not None:
+        return await providers.password_realm(connection, user_id, tenant_id) or ""
+    is_in_cognito = tenant_id is not None and await providers.is_in_cognito(connection, tenant_id)
+    return tenant_id if is_in_cognito and tenant_id is not None else ""
 
 
 def unavailable(error: ProviderUnavailableError, realm: str) -> Problem:

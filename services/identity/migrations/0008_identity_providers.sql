@@ -15,6 +15,8 @@ CREATE TABLE identity_provider (
     CHECK ((kind = 'cognito') = (pool IS NOT NULL))
 );
 
+CREATE INDEX identity_provider_oidc ON identity_provider (tenant_id) WHERE kind = 'oidc';
+
 -- Whose addresses a tenant's own provider may vouch for. An operator has seen that the domain is the tenant's.
 CREATE TABLE identity_provider_domain (
     domain    text PRIMARY KEY,              -- in lower case, as DNS has it (IDNA)

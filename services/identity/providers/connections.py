@@ -45,6 +45,7 @@ async def open_connections(pool: Pool, settings: IdentitySettings, *, clock: Clo
         issuer=settings.issuer,
         built_in=BuiltInProvider(pool, clock=clock),
         cognito=cognito,
+        in_cognito=settings.provider == "cognito",
         make_oidc=make_oidc,
         vault=settings.vault,
     )

@@ -10,6 +10,7 @@ from services.identity.providers.cognito import Cognito
 from services.identity.providers.oidc import OidcProvider, OidcRegistration
 from services.identity.providers.port import Directory, ProviderUnavailableError
 from services.identity.queries import providers as queries
+from shared.contracts.base import INSTALLATION
 from shared.http import Problem
 from shared.postgres import Pool
 
@@ -42,6 +43,7 @@ class Realms:
         issuer: our origin, to which providers send people back.
         built_in: speaks for ''.
         cognito: None where it is not configured.
+        in_cognito: whether that is where new tenants' people are.
         vault: decrypts what we are known by at tenants' providers.
     """
 
@@ -52,6 +54,7 @@ class Realms:
         issuer: str,
         built_in: Directory,
         cognito: Cognito | None,
+        in_cognito: bool = False,
         make_oidc: MakeOidc,
         vault: MultiFernet,
     ) -> None:
@@ -59,6 +62,7 @@ class Realms:
         self._issuer = issuer
         self._built_in = built_in
         self._cognito = cognito
+        self._in_cognito = in_cognito
         self._make_oidc = make_oidc
         self._vault = vault
 
@@ -73,6 +77,13 @@ class Realms:
         async with self._pool.acquire(timeout=5.0) as connection:
             row = await queries.one(connection, realm)
         return self.directory_of(realm, row)
+
+    def of_nobody(self) -> Directory:
+        """Return what most people's passwords are asked of, so that nobody is not told by the time that it takes."""
+        shared = None
+        if self._cognito is not None and self._in_cognito:
+            shared = self._cognito.directory(INSTALLATION, pool_id=None, client_id=None)
+        return shared or self._built_in
 
     def directory_of(self, tenant_id: str, row: asyncpg.Record | None) -> Directory:
         """Return a tenant's people in Cognito, of its row.

@@ -163,6 +163,15 @@ async def password_realm(connection: Connection, user_id: UUID, tenant_id: str |
     return realm
 
 
+async def is_in_cognito(connection: Connection, tenant_id: str) -> bool:
+    """Return whether a tenant's people are in Cognito."""
+    return bool(
+        await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM identity_provider WHERE tenant_id = $1 AND kind = 'cognito')", tenant_id
+        )
+    )
+
+
 async def password_realm_of_session(connection: Connection, session_id: UUID) -> str:
     """Return the realm whose password the user of a session has: Cognito's, if it has got in by that, else ours."""
     realm: str | None = await connection.fetchval(

@@ -147,6 +147,19 @@ async def test_who_accepts_has_an_account_and_gets_in_by_its_password(cloud: Clo
     assert (await cloud.tries("nobody@example.org", CHOSEN)).status_code == 401
 
 
+async def test_nobody_is_asked_for_where_everybody_is(cloud: Cloud) -> None:
+    await cloud.enter("t1")
+    asked = cloud.amazon.asked
+
+    for more in ({}, {"tenant_id": "t1"}):
+        asked.clear()
+        assert (await cloud.tries("nobody@example.org", CHOSEN, **more)).status_code == 401
+        assert asked == ["AdminInitiateAuth"]
+    asked.clear()
+    assert (await cloud.tries("nobody@example.org", CHOSEN, tenant_id="another")).status_code == 401
+    assert asked == ["AdminInitiateAuth"]
+
+
 async def test_a_password_is_needed_and_must_not_be_weak(cloud: Cloud) -> None:
     await cloud.onboard("t1")
 
