@@ -11,6 +11,7 @@ from joserfc import jws
 from deploy.local.throwaway import FreshDatabases
 from services.identity.caretaking import ARRIVAL, Caretaker
 from services.identity.handlers import purge_users
+from services.identity.invitations import Token
 from services.identity.tests.house import PASSWORD, Challenge, sent
 from services.identity.tests.organisation import (
     DOMAIN,
@@ -126,6 +127,22 @@ async def test_who_is_invited_accepts_by_coming(org: Organisation) -> None:
 
     assert claims_of(tokens)["role"] == "TenantUser"
     assert await org.house.pool.fetchval("SELECT count(*) FROM invitation WHERE accepted_at IS NULL") == 0
+
+
+async def test_who_accepts_by_the_mails_link_needs_no_password_where_the_organisation_keeps_them(
+    org: Organisation,
+) -> None:
+    await org.house.user(BELA, {TENANT: "TenantUser"}, password=None, accepted=False)
+    token = Token.new()
+    await org.house.pool.execute("UPDATE invitation SET token_hash = $1 WHERE accepted_at IS NULL", token.hash)
+    await org.set_up(isRequired=True)
+    url = "/v1/invitations/accept"
+
+    own = await org.house.client.post(url, json={"token": token.text, "password": PASSWORD})
+    none = await org.house.client.post(url, json={"token": token.text})
+
+    assert (own.status_code, own.json()["code"]) == (409, "password_elsewhere")
+    assert none.status_code == 200
 
 
 async def test_an_invitation_that_has_expired_lets_nobody_in(org: Organisation) -> None:
