@@ -16,6 +16,7 @@ CREATE TABLE identity_provider (
 );
 
 CREATE INDEX identity_provider_oidc ON identity_provider (tenant_id) WHERE kind = 'oidc';
+CREATE INDEX identity_provider_own_pool ON identity_provider (tenant_id) WHERE pool = 'own';
 
 -- Whose addresses a tenant's own provider may vouch for. An operator has seen that the domain is the tenant's.
 CREATE TABLE identity_provider_domain (

@@ -148,10 +148,15 @@ async def password_realm(connection: Connection, user_id: UUID, tenant_id: str |
     """
     realm: str | None = await connection.fetchval(
         """
-        SELECT CASE WHEN provider.kind = 'cognito' THEN tenant_id ELSE '' END
-        FROM membership LEFT JOIN identity_provider AS provider USING (tenant_id)
-        WHERE user_id = $1 AND ($2::text IS NULL OR tenant_id = $2)
-          AND NOT (coalesce(provider.kind, '') = 'oidc' AND provider.is_required)
+        SELECT CASE WHEN way = 'cognito' THEN tenant_id ELSE '' END
+        FROM (
+            SELECT user_id, tenant_id, created_at,
+                   -- One look for each membership: a join would read all providers once there are many.
+                   (SELECT CASE WHEN kind = 'oidc' AND NOT is_required THEN '' ELSE kind END
+                    FROM identity_provider AS provider WHERE provider.tenant_id = membership.tenant_id) AS way
+            FROM membership WHERE user_id = $1 AND ($2::text IS NULL OR tenant_id = $2)
+        ) AS membership
+        WHERE way IS DISTINCT FROM 'oidc'
         ORDER BY (SELECT max(session.refreshed_at) FROM session
                   WHERE session.user_id = membership.user_id AND session.tenant_id = membership.tenant_id)
                  DESC NULLS LAST, membership.created_at, tenant_id
