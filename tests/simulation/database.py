@@ -53,7 +53,15 @@ REVIEWS = Poll(
     "SELECT greatest(min(review_at), '2000-01-01') FROM customer WHERE review_at < 'infinity'",
     0,
 )
-POLLS = (OUTBOX, TIMERS, REVIEWS)
+LEFT_ACCOUNTS = Poll(
+    "SELECT account.*, pool_id, pool.client_id, provider.kind IS NOT NULL AS has_provider",
+    "SELECT min(next_attempt_at) FROM provider_account WHERE member_id IS NULL",
+    0,
+)
+DUE_POOLS = Poll(
+    "SELECT pool.*, provider.tenant_id IS NOT NULL AS is_wanted", "SELECT min(next_attempt_at) FROM provider_pool", 0
+)
+POLLS = (OUTBOX, TIMERS, REVIEWS, LEFT_ACCOUNTS, DUE_POOLS)
 """Asked several times in a second of virtual time. Between two changes of a database their answer depends on the time
 
 alone, so they are really asked only when they may find something.

@@ -83,6 +83,8 @@ SELECT tenant_id, 'usage_day' FROM usage_day
 UNION ALL
 SELECT tenant_id, 'identity_provider' FROM identity_provider
 UNION ALL
+SELECT tenant_id, 'identity_provider_domain' FROM identity_provider_domain
+UNION ALL
 SELECT tenant_id, 'provider_account' FROM provider_account
 UNION ALL
 SELECT tenant_id, 'provider_pool' FROM provider_pool;

@@ -46,7 +46,7 @@ class World:
 
     def __post_init__(self) -> None:
         ids = TimeOrderedIds()
-        table = bind(SUBSCRIPTIONS, clock=self.clock, ids=ids, invitation_lifetime=WEEK)
+        table = bind(SUBSCRIPTIONS, clock=self.clock, ids=ids, invitation_lifetime=WEEK, in_cognito=False)
         self._dispatch = Dispatch(service="identity", subscriptions=table, clock=self.clock, ids=ids)
 
     async def handle(self, *events: Event) -> list[Message]:

@@ -159,7 +159,10 @@ def test_everything_that_is_ordered_reaches_whom_it_concerns() -> None:
             attributes={"crm": "42"},
         ),
         "create-administrators": CreateAdministrators(
-            tenant_id=TENANT_ID, customer_name="Café 東京", emails=("ada@example.com", "bea@example.com")
+            tenant_id=TENANT_ID,
+            customer_name="Café 東京",
+            emails=("ada@example.com", "bea@example.com"),
+            isolation="pool",
         ),
         "open-account": OpenAccount(
             tenant_id=TENANT_ID,
@@ -182,7 +185,7 @@ def test_what_is_not_ordered_is_left_to_whom_it_concerns() -> None:
             tenant_id=TENANT_ID, customer_name="Acme", tier="standard", email="ada@example.com"
         ),
         "create-administrators": CreateAdministrators(
-            tenant_id=TENANT_ID, customer_name="Acme", emails=("ada@example.com",)
+            tenant_id=TENANT_ID, customer_name="Acme", emails=("ada@example.com",), isolation="pool"
         ),
         "open-account": OpenAccount(tenant_id=TENANT_ID, customer_name="Acme", plan="standard"),
         "track-tenant": TrackTenant(tenant_id=TENANT_ID, quotas={"seats": 25}),
@@ -191,14 +194,20 @@ def test_what_is_not_ordered_is_left_to_whom_it_concerns() -> None:
     }
 
 
-def test_what_the_tier_lets_use_reaches_identity_with_the_administrators() -> None:
+def test_what_the_tier_means_for_people_reaches_identity_with_the_administrators() -> None:
     plan = UsagePlan(tier="standard", version=1, requests_per_second=50)
     registered = answers()["register-tenant"].model_copy(update={"usage_plan": plan}).model_dump(mode="json")
     context = Context(WORKFLOW_ID, TENANT_ID, REQUEST, {"register-tenant": registered})
 
     assert ONBOARD.message(
         "create-administrators", CreateAdministrators.routing_key(), context
-    ) == CreateAdministrators(tenant_id=TENANT_ID, customer_name="Acme", emails=("ada@example.com",), usage_plan=plan)
+    ) == CreateAdministrators(
+        tenant_id=TENANT_ID,
+        customer_name="Acme",
+        emails=("ada@example.com",),
+        usage_plan=plan,
+        isolation="pool",
+    )
 
 
 # join

@@ -63,7 +63,9 @@ def test_what_needs_only_the_registration_is_asked_at_once(story: Story) -> None
         (
             "create-administrators",
             1,
-            identity.CreateAdministrators(tenant_id=TENANT_ID, customer_name="Acme", emails=("ada@example.com",)),
+            identity.CreateAdministrators(
+                tenant_id=TENANT_ID, customer_name="Acme", emails=("ada@example.com",), isolation="pool"
+            ),
         ),
         ("open-account", 1, billing.OpenAccount(tenant_id=TENANT_ID, customer_name="Acme", plan="standard")),
         ("track-tenant", 1, metrics.TrackTenant(tenant_id=TENANT_ID, quotas={"seats": 25})),
