@@ -212,6 +212,8 @@ class Inviting:
             hashed = await _first_password(found, password)
         async with self._changes.transaction() as change:
             await people.lock_user(change.connection, found["user_id"])
+            if await providers.required_kind(change.connection, found["tenant_id"]) != found["kind"]:
+                raise _provider_changing()
             now = self._clock.now()
             invitation_id = await queries.accept(change.connection, token.hash, now=now)
             if invitation_id is None:
@@ -371,6 +373,11 @@ async def _members_gone(connection: Connection, tenant_id: str) -> Problem:
 
 def _taken(code: str, detail: str) -> Problem:
     return Problem(409, code=code, detail=detail, errors=[FieldError("/email", detail)])
+
+
+def _provider_changing() -> Problem:
+    detail = "The organisation's way to sign in is changing at this moment."
+    return Problem(503, code="identity_provider_changing", detail=detail, headers={"Retry-After": "1"})
 
 
 def _not_good() -> Problem:

@@ -104,6 +104,7 @@ class Registering:
             row = {"tenant_id": tenant_id, "kind": "cognito", "is_required": True, "admits": "members", "pool": pool}
             if pool == "own":
                 await queries.want_pools(change.connection, [tenant_id])
+            await queries.set_domains(change.connection, tenant_id, [])
             return await self._write(change, {**row, "changed_at": self._clock.now()}, found, asker)
 
     async def delete(self, tenant_id: str, asker: Principal) -> None:

@@ -168,6 +168,14 @@ async def password_realm(connection: Connection, user_id: UUID, tenant_id: str |
     return realm
 
 
+async def required_kind(connection: Connection, tenant_id: str) -> str | None:
+    """Return the kind of provider that a tenant goes by alone; None where passwords of ours open it."""
+    kind: str | None = await connection.fetchval(
+        "SELECT kind FROM identity_provider WHERE tenant_id = $1 AND is_required", tenant_id
+    )
+    return kind
+
+
 async def is_in_cognito(connection: Connection, tenant_id: str) -> bool:
     """Return whether a tenant's people are in Cognito."""
     return bool(

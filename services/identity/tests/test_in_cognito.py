@@ -15,6 +15,7 @@ from services.identity.caretaking import ARRIVAL, GRACE, Caretaker
 from services.identity.handlers import create_administrators, purge_users, remove_administrators
 from services.identity.invitations import Token
 from services.identity.providers.cognito import UserPool
+from services.identity.queries import invitations as queries
 from services.identity.tests.amazon import REGION, Amazon, open_cognito
 from services.identity.tests.house import PASSWORD, Challenge, House, open_house, sent
 from shared.clock import ManualClock
@@ -400,6 +401,23 @@ async def test_an_administrator_moves_a_tenant_that_nobody_has_got_into(cloud: C
     assert (await cloud.accept("t1")).status_code == 200
     taken = await cloud.house.client.delete(url, headers=cloud.house.administrator)
     assert (taken.status_code, taken.json()["code"]) == (409, "passwords_elsewhere")
+
+
+async def test_who_accepts_while_the_tenant_is_moved_begins_again(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await cloud.onboard("t1")
+    read = queries.by_token
+
+    async def by_token_before(*told: Any, **more: Any) -> dict[str, Any]:
+        return {**(await read(*told, **more) or {}), "kind": None}
+
+    monkeypatch.setattr(queries, "by_token", by_token_before)
+    early = await cloud.accept("t1")
+    monkeypatch.undo()
+
+    assert (early.status_code, early.json()["code"]) == (503, "identity_provider_changing")
+    assert await cloud.house.pool.fetchval("SELECT count(*) FROM password") == 0
 
 
 async def test_a_tenant_that_people_have_got_into_stays_where_it_is(cloud: Cloud) -> None:
