@@ -10,6 +10,9 @@ from shared.postgres import Connection
 from shared.testing import eventually
 from tests.system import System
 
+BOOKKEEPING = ["review_at", "token_hash", "delivery", "attempts", "next_attempt_at"]
+"""Columns that services move on by themselves at their own time: when a contract is looked at, how a mail fares."""
+
 
 async def quiet_snapshot(system: System) -> Mapping[str, str]:
     """Return a digest of every table of every database, as soon as nothing is under way."""
@@ -46,5 +49,6 @@ async def _digests(url: str) -> list[tuple[str, str]]:
 
 
 async def _digest(connection: Connection, table: str) -> str:
-    rows = await connection.fetch(f"SELECT t::text AS row FROM {table} AS t ORDER BY 1")
+    query = f"SELECT (to_jsonb(each) - $1::text[])::text AS row FROM {table} AS each ORDER BY 1"
+    rows = await connection.fetch(query, BOOKKEEPING)
     return hashlib.sha256("\n".join(row["row"] for row in rows).encode()).hexdigest()

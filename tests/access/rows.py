@@ -9,12 +9,10 @@ import asyncpg
 
 from shared.postgres import Connection
 from shared.testing import eventually
+from tests.snapshot import BOOKKEEPING
 
 Rows = Counter[str]
 """How often there is which row, written as text with its table before it."""
-
-_BOOKKEEPING = ["review_at"]
-"""Columns that a service moves on by itself, whoever asks for what: when it looks at a contract again."""
 
 
 async def quiet_rows(databases: Mapping[str, str], marks: Collection[str]) -> Rows:
@@ -50,7 +48,7 @@ async def _rows(database: str, url: str, pattern: str) -> Rows:
         found: Rows = Counter()
         for table in (each["name"] for each in tables):
             query = f"SELECT (to_jsonb(each) - $2::text[])::text AS row FROM {table} AS each WHERE each::text ~* $1"
-            found_here = await connection.fetch(query, pattern, _BOOKKEEPING)
+            found_here = await connection.fetch(query, pattern, BOOKKEEPING)
             found.update(f"{database} {table} {row['row']}" for row in found_here)
         return found
     finally:
