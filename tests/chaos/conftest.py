@@ -12,6 +12,7 @@ from _pytest.terminal import TerminalReporter
 
 from deploy.local.rabbitmq import MissingBrokerError, find_broker
 from tests.chaos.harness import System, running_system
+from tests.chaos.leftovers import leftovers_ignored
 
 FIGURES = "figures"
 
@@ -49,6 +50,13 @@ async def system(shared_system: System) -> System:
     """The system with everything running and ready, whatever an earlier test has left of it."""
     await shared_system.mend()
     return shared_system
+
+
+@pytest.fixture(autouse=True)
+def leftovers() -> Iterator[None]:
+    """Let later tests hear nothing of connections that were broken here."""
+    with leftovers_ignored():
+        yield
 
 
 @pytest.fixture

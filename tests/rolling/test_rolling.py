@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 import tempfile
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from tests.chaos.campaign.journal import Journal, Promise
 from tests.chaos.campaign.prerequisites import trouble_here
 from tests.chaos.campaign.records import Records
+from tests.chaos.leftovers import leftovers_ignored
 from tests.rolling.check_client import check_client
 from tests.rolling.legacy import LIFECYCLES, Legacy
 from tests.rolling.release import NoSuchReleaseError, Release, exported, working_tree
@@ -48,8 +48,7 @@ async def test_new_code_replaces_that_of_the_commit_before_and_no_client_sees_a_
         pytest.skip(trouble)
     said: list[str] = []
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="coroutine 'Connection.close' was never awaited")
+    with leftovers_ignored():
         is_sound = await run(
             Options(seed=1, rate=4.0, pause=0.5, legacy=10), old, working_tree(folder / "new"), folder, said.append
         )
