@@ -145,8 +145,11 @@ class TestAccounts:
         self, amazon: Amazon, shared: UserPool, provider: CognitoProvider
     ) -> None:
         amazon.client.delete_user_pool(UserPoolId=shared.pool_id)
+        amazon.asked.clear()
 
         await provider.forget(ANNA)
+
+        assert amazon.asked == ["AdminDeleteUser"]
 
 
 class TestRecognition:
