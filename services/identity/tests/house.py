@@ -13,6 +13,7 @@ from uuid import UUID
 import httpx2
 import orjson
 from cryptography.fernet import Fernet
+from joserfc import jws
 
 from services.identity.app import FORM, build
 from services.identity.passwords import hash_password
@@ -166,6 +167,12 @@ class House:
         ]
 
 
+def claims_of(tokens: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the access token says of somebody who has signed in."""
+    claims: dict[str, Any] = orjson.loads(jws.extract_compact(tokens["access_token"].encode()).payload)
+    return claims
+
+
 def sent(answer: httpx2.Response) -> dict[str, str]:
     """Return the query that somebody is sent back with."""
     return {name: values[0] for name, values in parse_qs(urlsplit(answer.headers["Location"]).query).items()}
@@ -201,4 +208,4 @@ async def open_house(url: str, clock: ManualClock, **more: str) -> AsyncIterator
         await pool.close()
 
 
-__all__ = ["FORM", "Challenge", "House", "open_house", "sent", "settings_for"]
+__all__ = ["FORM", "Challenge", "House", "claims_of", "open_house", "sent", "settings_for"]

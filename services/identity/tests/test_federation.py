@@ -4,15 +4,13 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
-import orjson
 import pytest
-from joserfc import jws
 
 from deploy.local.throwaway import FreshDatabases
 from services.identity.caretaking import ARRIVAL, Caretaker
 from services.identity.handlers import purge_users
 from services.identity.invitations import Token
-from services.identity.tests.house import PASSWORD, Challenge, sent
+from services.identity.tests.house import PASSWORD, Challenge, claims_of, sent
 from services.identity.tests.organisation import (
     DOMAIN,
     PLACE,
@@ -37,11 +35,6 @@ async def org(fresh_database: FreshDatabases) -> AsyncIterator[Organisation]:
         organisation.server.know("bela's", email=BELA, email_verified=True)
         organisation.server.know("eve's", email=EVE, email_verified=True)
         yield organisation
-
-
-def claims_of(tokens: dict[str, Any]) -> dict[str, Any]:
-    claims: dict[str, Any] = orjson.loads(jws.extract_compact(tokens["access_token"].encode()).payload)
-    return claims
 
 
 async def users(org: Organisation) -> set[str]:

@@ -6,9 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import httpx2
-import orjson
 import pytest
-from joserfc import jws
 
 from deploy.local.throwaway import FreshDatabases
 from services.identity.caretaking import ARRIVAL, GRACE, Caretaker
@@ -17,7 +15,7 @@ from services.identity.invitations import Token
 from services.identity.providers.cognito import UserPool
 from services.identity.queries import invitations as queries
 from services.identity.tests.amazon import REGION, Amazon, open_cognito
-from services.identity.tests.house import PASSWORD, Challenge, House, open_house, sent
+from services.identity.tests.house import PASSWORD, Challenge, House, claims_of, open_house, sent
 from shared.clock import ManualClock
 from shared.contracts.base import INSTALLATION
 from shared.contracts.identity import CreateAdministrators, PurgeUsers, RemoveAdministrators
@@ -128,11 +126,6 @@ async def cloud(fresh_database: FreshDatabases, amazon: Amazon) -> AsyncIterator
     ):
         await house.register()
         yield Cloud(house, amazon, shared, Caretaker(house.pool, cognito, clock=house.clock))
-
-
-def claims_of(tokens: dict[str, Any]) -> dict[str, Any]:
-    claims: dict[str, Any] = orjson.loads(jws.extract_compact(tokens["access_token"].encode()).payload)
-    return claims
 
 
 async def test_who_accepts_has_an_account_and_gets_in_by_its_password(cloud: Cloud) -> None:
