@@ -35,6 +35,8 @@ FAILPOINTS = (
     "acked",
     "before_202",
     "due_claimed",
+    "job_claimed",
+    "job_stepped",
 )
 """Every failpoint of the system, in the order in which a message passes them."""
 

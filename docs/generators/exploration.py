@@ -15,6 +15,7 @@ from services.onboarding.saga import (
     Entry,
     ForbiddenError,
     Input,
+    Progressed,
     Refused,
     Retry,
     Skip,
@@ -105,6 +106,7 @@ def inputs(workflow: Workflow) -> Iterator[Input]:
             yield Refused(step.name, NO_ID, "refused", "It is refused.", retryable=True)
         if step.undo is not None:
             yield Undone(step.name, NO_ID)
+        yield Progressed(step.name, NO_ID, "stage", None)
         yield TimerDue(step.name)
         yield Skip(step.name, *_OPERATOR)
     yield DeadlinePassed()
@@ -184,6 +186,7 @@ def _essence_of_step(step: Step, most_attempts: int) -> Step:
         error=None,
         started_at=None,
         finished_at=None,
+        progress=None,
     )
 
 

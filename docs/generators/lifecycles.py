@@ -15,9 +15,9 @@ from docs.generators.states import states_and_operators
 from services.onboarding.definition import DefinedStep, Definition, Request
 from services.onboarding.lifecycles import CURRENT
 from services.onboarding.lifecycles.onboard import ONBOARD
-from services.onboarding.saga import NEEDS_ATTENTION_AFTER, Refused, TimerDue
+from services.onboarding.saga import LONGEST_STANDSTILL, MOST_PROGRESS, NEEDS_ATTENTION_AFTER, Refused, TimerDue
 from services.onboarding.workflow import PlannedStep, Status
-from shared.contracts import CATALOGUE, Message, Refusal
+from shared.contracts import CATALOGUE, Message, Refusal, provisioning
 
 Plan: TypeAlias = Sequence[PlannedStep]
 
@@ -44,6 +44,12 @@ A step begins as soon as all that it comes after have succeeded. One that is not
 once; one that is refused for the moment (`retryable`) is asked again after the back-off, which doubles with each
 attempt. When a step has failed for good, every step that may have had an effect is undone, the last ones first; an
 ask that was never answered may have had one. An undo is asked until it succeeds.
+
+A service that needs longer tells how far it is, with a step or with its undo
+({link(provisioning.StepProgressed, page="messages.md")}): it is waited for as long again, and not asked again.
+What is new about it is an entry `progressed` of the history, {MOST_PROGRESS} at the most, and what was told last is the
+`progress` of the step. Where nothing new is told for {LONGEST_STANDSTILL / _HOUR_SECONDS:g} h, that counts as silence.
+Attempts and the deadline do not change by it, and a person who is called is still called.
 
 From the **point of no return** on, a workflow only goes forward: that step, as soon as it may have taken effect, and
 all that come after it are asked until they succeed.

@@ -178,5 +178,6 @@ def _type(schema: Schema) -> str:
     if schema["type"] == "array":
         return f"list of {_type(schema['items'])}"
     if schema["type"] == "object":
-        return f"map of {_type(schema['additionalProperties'])}"
+        values = schema["additionalProperties"]
+        return "any object" if values is True else f"map of {_type(values)}"
     return str(schema.get("format", schema["type"]))

@@ -9,9 +9,19 @@ from uuid import UUID
 from services.onboarding import accounts, queries
 from services.onboarding.definition import Context, Definition
 from services.onboarding.lifecycles import DEFINITIONS
-from services.onboarding.saga import Action, Advanced, DeadlinePassed, Input, Notice, Send, TimerDue, advance
+from services.onboarding.saga import (
+    Action,
+    Advanced,
+    DeadlinePassed,
+    Input,
+    Notice,
+    Progressed,
+    Send,
+    TimerDue,
+    advance,
+)
 from services.onboarding.storage import Stored, history_rows, load, step_row, workflow_row
-from services.onboarding.workflow import Workflow
+from services.onboarding.workflow import PlannedStep, Workflow
 from shared.clock import Clock
 from shared.contracts import onboarding as contracts
 from shared.contracts.base import Message
@@ -25,7 +35,7 @@ SERVICE = "onboarding"
 
 
 class UnknownWorkflowError(Exception):
-    """An answer is to nothing that was asked: there is no such workflow or step, or the step asks something else."""
+    """Something was told of nothing that was asked: there is no such workflow or step, or the step asks another."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +58,14 @@ class Answer:
     """What another service told about a step of a workflow.
 
     Attributes:
+        publisher: which service told it.
         to: routing key of the ask or undo that it answers.
         happened: what the core makes of it.
     """
 
     workflow_id: UUID
     step: str
+    publisher: str
     to: str | None
     happened: Input
 
@@ -94,7 +106,8 @@ class Engine:
         """Take answers into account, in order, under lock.
 
         Raises:
-            UnknownWorkflowError: one is for a workflow or step that does not exist, or that asked something else.
+            UnknownWorkflowError: one is for a workflow or step that does not exist, or that asked something else, or
+                somebody else.
         """
         rows = await queries.lock_workflows(connection, [answer.workflow_id for answer in answers])
         stored = await load(connection, rows)
@@ -196,8 +209,17 @@ def _refuse_unknown(stored: Mapping[UUID, Stored], answer: Answer) -> None:
     plan = {step.name: step for step in stored[answer.workflow_id].workflow.plan}
     if answer.step not in plan:
         raise UnknownWorkflowError(f"workflow {answer.workflow_id} has no step {answer.step}")
+    if isinstance(answer.happened, Progressed):
+        _refuse_of_others(plan[answer.step], answer)
+        return
     if answer.to is None or answer.to not in {plan[answer.step].ask, plan[answer.step].undo}:
         raise UnknownWorkflowError(f"{answer.step} is not answered by what answers {answer.to}")
+
+
+def _refuse_of_others(step: PlannedStep, answer: Answer) -> None:
+    """Let nobody keep waiting for somebody else."""
+    if answer.publisher != step.service:
+        raise UnknownWorkflowError(f"{answer.publisher} is not at work on {step.name}, but {step.service}")
 
 
 async def _save(

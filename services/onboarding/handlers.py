@@ -1,7 +1,7 @@
 """What onboarding does with what the other services tell.
 
 It asks whatever a step of a lifecycle asks, and hears whatever answers that; `services.onboarding.lifecycles` says
-what that is.
+what that is. Of a step that takes long it hears how far it is.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from uuid import UUID
 from services.onboarding import queries
 from services.onboarding.engine import Answer, Engine
 from services.onboarding.lifecycles import DEFINITIONS
-from services.onboarding.saga import Input, Refused, Succeeded, Undone
+from services.onboarding.saga import Input, Progressed, Refused, Succeeded, Undone
 from shared.access import replica
-from shared.contracts import CATALOGUE, onboarding, tenant
+from shared.contracts import CATALOGUE, onboarding, provisioning, tenant
 from shared.contracts.base import Ask, Fact, Message, Refusal
 from shared.messaging.barrier import key_of
 from shared.messaging.event import Event, Outgoing
@@ -21,7 +21,7 @@ from shared.postgres import Connection
 
 
 async def continue_workflows(connection: Connection, events: Sequence[Event], *, engine: Engine) -> Sequence[Outgoing]:
-    """Let each answer move its workflow on."""
+    """Let each answer move its workflow on, and word of progress be waited on for."""
     return await engine.take(connection, [_answer(event) for event in events])
 
 
@@ -30,10 +30,12 @@ def _answer(event: Event) -> Answer:
     fact = event.message
     assert isinstance(fact, Fact)
     to = fact.answers.routing_key() if fact.answers is not None else None
-    return Answer(workflow_id, step, to, _input(fact, step, event.causation_id))
+    return Answer(workflow_id, step, event.publisher, to, _input(fact, step, event.causation_id))
 
 
 def _input(fact: Fact, step: str, ask_id: UUID | None) -> Input:
+    if isinstance(fact, provisioning.StepProgressed):
+        return Progressed(step, ask_id, fact.stage, fact.detail)
     if fact.answers is not None and fact.answers.undoes is not None:
         return Undone(step, ask_id)
     if isinstance(fact, Refusal):
@@ -62,6 +64,7 @@ def _answers() -> list[type[Fact]]:
 SUBSCRIPTIONS: Subscriptions = {
     tenant.CatalogPublished: hear(keep_catalog),
     **{fact: follow(continue_workflows) for fact in _answers()},
+    provisioning.StepProgressed: follow(continue_workflows),
     **replica.SUBSCRIPTIONS,
 }
 PUBLISHES: tuple[type[Message], ...] = (

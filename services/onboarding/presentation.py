@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 import asyncpg
 
 from services.onboarding.storage import Stored
-from services.onboarding.workflow import Failure, PlannedStep, Step
+from services.onboarding.workflow import Due, Failure, PlannedStep, Progress, Step
 from shared.http import Resource
 
 
@@ -19,8 +19,16 @@ class FailureView(Resource):
     detail: str
 
 
+class ProgressView(Resource):
+    """How far a service is with a step that takes long, or with its undo."""
+
+    stage: str
+    detail: str | None
+    at: datetime
+
+
 class StepView(Resource):
-    """One step of a workflow."""
+    """One step of a workflow; progress is null where the service told nothing, or is not waited for."""
 
     name: str
     service: str
@@ -29,6 +37,7 @@ class StepView(Resource):
     started_at: datetime | None
     finished_at: datetime | None
     error: str | None
+    progress: ProgressView | None
 
 
 class WorkflowView(Resource):
@@ -117,7 +126,12 @@ def _step(planned: PlannedStep, step: Step) -> StepView:
         started_at=step.started_at,
         finished_at=step.finished_at,
         error=f"{step.error.code}: {step.error.detail}" if step.error else None,
+        progress=_progress(step.progress) if step.progress and step.due is Due.TIMEOUT else None,
     )
+
+
+def _progress(progress: Progress) -> ProgressView:
+    return ProgressView(stage=progress.stage, detail=progress.detail, at=progress.at)
 
 
 def _failure(failure: Failure | None) -> FailureView | None:

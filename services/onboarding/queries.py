@@ -353,11 +353,12 @@ async def save_steps(connection: Connection, steps: Sequence[Mapping[str, Any]])
         UPDATE step SET
             status = new.status, attempts = new.attempts, undo_attempts = new.undo_attempts,
             may_have_effect = new.may_have_effect, ask_id = new.ask_id, due_at = new.due_at, due = new.due,
-            result = new.result, error = new.error, started_at = new.started_at, finished_at = new.finished_at
+            result = new.result, error = new.error, started_at = new.started_at, finished_at = new.finished_at,
+            progress = new.progress
         FROM jsonb_to_recordset($1) AS new (
             workflow_id uuid, name text, status text, attempts integer, undo_attempts integer,
             may_have_effect boolean, ask_id uuid, due_at timestamptz, due text, result jsonb, error jsonb,
-            started_at timestamptz, finished_at timestamptz)
+            started_at timestamptz, finished_at timestamptz, progress jsonb)
         WHERE (step.workflow_id, step.name) = (new.workflow_id, new.name)
         """,
         steps,

@@ -8,6 +8,9 @@ outcome (a step that did not answer in time) is undone too; participants guard a
 
 Once a pivot may have taken effect, a workflow only goes forward, and what fails is tried again until it succeeds.
 Whatever cannot go on, forward or back, is told to a person (`needs_attention`), who has four ways to help.
+
+A participant that needs longer than it is waited for tells how far it is. That renews the patience with it, and is no
+success: attempts stay as they are, what needs attention still does, and the workflow's deadline stands.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +19,16 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from services.onboarding.workflow import Due, Failure, PlannedStep, Status, Step, StepStatus, Workflow
+from services.onboarding.workflow import Due, Failure, PlannedStep, Progress, Status, Step, StepStatus, Workflow
 
 NEEDS_ATTENTION_AFTER = 8
 """Attempts of an undo, or of a step past the pivot, after which a person is called; it goes on being tried."""
+
+MOST_PROGRESS = 100
+"""Lines of the history that tell how far a step is, or its undo. What is told after them counts as nothing new."""
+
+LONGEST_STANDSTILL = 3600.0
+"""Seconds for which a participant that tells nothing new is waited for because it tells that it is at work."""
 
 _LONGEST_BACKOFF = 600.0
 _MOST_DOUBLINGS = 60
@@ -60,6 +69,21 @@ class Undone:
 
     step: str
     ask_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class Progressed:
+    """Input: a participant is at work on a step, or on its undo; whichever attempt it was that asked for it.
+
+    Attributes:
+        stage: how far it is.
+        detail: a few words for people.
+    """
+
+    step: str
+    ask_id: UUID | None
+    stage: str
+    detail: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +134,7 @@ class Abandon:
 Action = Cancel | Retry | Skip | Abandon
 """What an operator can do."""
 
-Input = Started | Succeeded | Refused | Undone | TimerDue | DeadlinePassed | Action
+Input = Started | Succeeded | Refused | Undone | Progressed | TimerDue | DeadlinePassed | Action
 
 
 class UnknownStepError(Exception):
@@ -184,7 +208,7 @@ def advance(workflow: Workflow, happened: Input, *, now: datetime, new_id: Calla
     """Take one input into account.
 
     An answer that changes nothing (late, repeated, of a finished workflow) is still recorded in the history; a timer
-    that is early or has nothing to wait for is not.
+    that is early or has nothing to wait for is not, nor is progress that is late or nothing new.
 
     Args:
         new_id: gives each message that is sent its id.
@@ -203,6 +227,8 @@ def advance(workflow: Workflow, happened: Input, *, now: datetime, new_id: Calla
             turn.refuse(happened)
         case Undone():
             turn.undone(happened)
+        case Progressed():
+            turn.progressed(happened)
         case TimerDue():
             turn.timer_due(happened.step)
         case DeadlinePassed():
@@ -289,6 +315,27 @@ class _Turn:
         self._record("undone", answer.step, message_id=answer.ask_id)
         self._go_back()
 
+    def progressed(self, told: Progressed) -> None:
+        step = self._steps[told.step]
+        if step.due is not Due.TIMEOUT:
+            return
+        if _is_news(told, step.progress):
+            lines = step.progress.lines + 1 if step.progress else 1
+            self._change(told.step, progress=Progress(told.stage, told.detail, self._now, lines))
+            self._record("progressed", told.step, message_id=told.ask_id, stage=told.stage, detail=told.detail)
+        self._wait_on(told.step)
+
+    def _wait_on(self, name: str) -> None:
+        """Be as patient from now on as after the last ask, but not for ever with what does not get on."""
+        plan, step = self._plan[name], self._steps[name]
+        assert step.progress is not None
+        assert step.due_at is not None
+        is_undo = step.status is StepStatus.UNDOING
+        wait = _patience_with_undo(plan, step.undo_attempts) if is_undo else _patience(plan, step.attempts)
+        due_at = min(self._now + wait, step.progress.at + timedelta(seconds=LONGEST_STANDSTILL))
+        if due_at > step.due_at:
+            self._change(name, due_at=due_at)
+
     def timer_due(self, name: str) -> None:
         step = self._steps[name]
         if step.due_at is None or step.due_at > self._now or self._status.is_final:
@@ -355,6 +402,7 @@ class _Turn:
         if self._status is Status.NEEDS_ATTENTION:
             self._enter(self._direction)
         for name in waiting:
+            self._change(name, progress=None)
             if self._steps[name].status is StepStatus.UNDOING:
                 self._ask_undo(name)
             else:
@@ -441,14 +489,13 @@ class _Turn:
         assert plan.ask is not None
         message_id = self._new_id()
         attempt = step.attempts + 1
-        patience = plan.timeout if attempt <= plan.attempts else max(plan.timeout, _doubled(plan.backoff, attempt))
         self._change(
             name,
             status=StepStatus.RUNNING,
             attempts=attempt,
             may_have_effect=True,
             ask_id=message_id,
-            due_at=self._now + timedelta(seconds=patience),
+            due_at=self._now + _patience(plan, attempt),
             due=Due.TIMEOUT,
             started_at=step.started_at or self._now,
         )
@@ -458,7 +505,7 @@ class _Turn:
     def _retry_later(self, failure: Failure, *, attention: bool) -> None:
         name, attempts = failure.step, self._steps[failure.step].attempts
         wait = _doubled(self._plan[name].backoff, attempts)
-        self._change(name, error=failure, due_at=self._now + timedelta(seconds=wait), due=Due.RETRY)
+        self._change(name, error=failure, due_at=self._now + timedelta(seconds=wait), due=Due.RETRY, progress=None)
         self._record("retry_scheduled", name, attempt=attempts + 1, seconds=wait)
         self._call_for_attention(name, attempts, f"{failure.code}: {failure.detail}", now=attention)
         self._tell_retry(name, attempts + 1, failure.detail)
@@ -488,6 +535,7 @@ class _Turn:
         for planned_step in reversed(self._workflow.plan):
             step = self._steps[planned_step.name]
             if step.may_have_effect and step.status is not StepStatus.UNDOING and self._is_last(planned_step.name):
+                self._change(planned_step.name, progress=None)
                 self._ask_undo(planned_step.name)
         if not any(step.may_have_effect for step in self._steps.values()):
             self._enter(Status.COMPENSATED)
@@ -504,13 +552,12 @@ class _Turn:
         assert plan.undo is not None
         message_id = self._new_id()
         attempt = step.undo_attempts + 1
-        wait = max(plan.timeout, _doubled(plan.backoff, attempt))
         self._change(
             name,
             status=StepStatus.UNDOING,
             undo_attempts=attempt,
             ask_id=message_id,
-            due_at=self._now + timedelta(seconds=wait),
+            due_at=self._now + _patience_with_undo(plan, attempt),
             due=Due.TIMEOUT,
         )
         self._sends.append(Send(name, plan.undo, message_id, attempt))
@@ -581,6 +628,21 @@ def _struggles(step: Step) -> bool:
     if step.status is StepStatus.UNDOING:
         return step.undo_attempts > 1
     return step.status is StepStatus.RUNNING and (step.attempts > 1 or step.due is Due.RETRY)
+
+
+def _is_news(told: Progressed, last: Progress | None) -> bool:
+    """Tell whether progress is to be written down: it differs from what was told last, and there is room for it."""
+    return last is None or ((told.stage, told.detail) != (last.stage, last.detail) and last.lines < MOST_PROGRESS)
+
+
+def _patience(plan: PlannedStep, attempt: int) -> timedelta:
+    """Return how long to wait for an answer: longer from attempt to attempt beyond those that are planned."""
+    return timedelta(seconds=plan.timeout) if attempt <= plan.attempts else _patience_with_undo(plan, attempt)
+
+
+def _patience_with_undo(plan: PlannedStep, attempt: int) -> timedelta:
+    """Return how long to wait for an answer to an undo."""
+    return timedelta(seconds=max(plan.timeout, _doubled(plan.backoff, attempt)))
 
 
 def _doubled(seconds: float, attempt: int) -> float:

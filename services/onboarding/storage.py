@@ -12,7 +12,7 @@ import orjson
 
 from services.onboarding import queries
 from services.onboarding.saga import Entry
-from services.onboarding.workflow import Due, Failure, PlannedStep, Status, Step, StepStatus, Workflow
+from services.onboarding.workflow import Due, Failure, PlannedStep, Progress, Status, Step, StepStatus, Workflow
 from shared.postgres import Connection
 
 
@@ -119,4 +119,10 @@ def _step(row: asyncpg.Record) -> Step:
         error=Failure(**row["error"]) if row["error"] else None,
         started_at=row["started_at"],
         finished_at=row["finished_at"],
+        progress=_progress(row["progress"]) if row["progress"] else None,
     )
+
+
+def _progress(stored: Mapping[str, Any]) -> Progress:
+    at = datetime.fromisoformat(stored["at"])
+    return Progress(stage=stored["stage"], detail=stored["detail"], at=at, lines=stored["lines"])

@@ -70,6 +70,22 @@ class PlannedStep:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a participant is with what it was asked, as the history has it.
+
+    Attributes:
+        detail: a few words for people.
+        at: when it told this first; it may have repeated it since.
+        lines: how many lines of the history tell of what it was asked.
+    """
+
+    stage: str
+    detail: str | None
+    at: datetime
+    lines: int
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """What has become of one step.
 
@@ -79,6 +95,7 @@ class Step:
         ask_id: the message of the latest attempt, or of the latest attempt of the undo.
         due_at: when its timer goes off; None while there is nothing to wait for.
         result: what the participant answered.
+        progress: how far it was when it last told something new, of what it was asked last: the step or its undo.
     """
 
     status: StepStatus = StepStatus.PENDING
@@ -92,6 +109,7 @@ class Step:
     error: "Failure | None" = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True, slots=True)

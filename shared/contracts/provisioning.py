@@ -1,5 +1,9 @@
 """All one can ask of the provisioning service, and all it tells."""
 
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
 from shared.contracts.base import Ask, Decision, Fact, KeysUsed, Refusal
 from shared.contracts.tenant import ProductVersion
 
@@ -12,12 +16,16 @@ class ProvisionEnvironment(Ask):
         region: where, or None for the default region.
         products: what is installed there.
         connections: how many connections each login may hold, or None for the default.
+        driver: what makes it.
+        parameters: what the tier says for the driver, in the driver's own words.
     """
 
     isolation: str
     region: str | None = None
     products: tuple[ProductVersion, ...] = ()
     connections: int | None = None
+    driver: str = "postgres"
+    parameters: dict[str, Any] = Field(default_factory=dict)
 
 
 class DeprovisionEnvironment(Ask):
@@ -60,10 +68,14 @@ class MoveEnvironment(Ask):
     Attributes:
         isolation: ``pool``, ``bridge`` or ``silo``.
         connections: how many connections each login may hold, or None for the default.
+        driver: what makes it.
+        parameters: what the tier says for the driver, in the driver's own words.
     """
 
     isolation: str
     connections: int | None = None
+    driver: str = "postgres"
+    parameters: dict[str, Any] = Field(default_factory=dict)
 
 
 class MoveEnvironmentBack(Ask):
@@ -77,11 +89,13 @@ class EnvironmentMoved(Fact):
 
     Attributes:
         isolation: what it is now.
+        frozen_milliseconds: how long nobody could work in it, where data was carried.
     """
 
     answers = MoveEnvironment
 
     isolation: str
+    frozen_milliseconds: int | None = None
 
 
 class EnvironmentMoveRefused(Refusal):
@@ -244,6 +258,33 @@ class EnvironmentRemoved(Fact):
     answers = RemoveEnvironment
 
     deleted: dict[str, int]
+
+
+_LONGEST_WORDS = 200
+
+
+def _shown(text: str) -> str:
+    """Make one line of whatever a driver says: without what no screen should show, and not too long."""
+    return " ".join("".join(each if each.isprintable() else " " for each in text).split())[:_LONGEST_WORDS]
+
+
+Words = Annotated[str, AfterValidator(_shown)]
+"""One line for people, at most 200 characters: what does not fit is left out, and nothing is refused."""
+
+
+class StepProgressed(Fact):
+    """What was asked on behalf of a workflow is being worked on, and will be answered later.
+
+    It travels with the workflow and the step of the ask, as an answer does, and may be repeated to say that the work
+    goes on. Nobody waits for it; whoever waits for the answer goes on waiting.
+
+    Attributes:
+        stage: how far it is, stable within one driver.
+        detail: the same in a few words for people, without secrets.
+    """
+
+    stage: Words
+    detail: Words | None = None
 
 
 class ApiKeysUsed(KeysUsed):

@@ -1,6 +1,7 @@
 """All one can ask of the tenant service, and all it tells."""
 
 from datetime import date
+from typing import Any
 
 from pydantic import Field
 
@@ -79,6 +80,9 @@ class TenantRegistered(Fact):
         connections: how many connections each login of the environment may hold, for provisioning; None for its own
             default.
         usage_plan: for identity; None from those who told of none yet.
+        driver: what makes the environment, for provisioning.
+        region: where the tier's environments are unless the tenant wants another; None for the default region.
+        parameters: what the tier says for the driver, in the driver's own words.
     """
 
     answers = RegisterTenant
@@ -88,6 +92,9 @@ class TenantRegistered(Fact):
     isolation: str
     connections: int | None = None
     usage_plan: UsagePlan | None = None
+    driver: str = "postgres"
+    region: str | None = None
+    parameters: dict[str, Any] = Field(default_factory=dict)
 
 
 class TenantRegistrationRefused(Refusal):
@@ -193,7 +200,7 @@ class ReactivationWithdrawn(Fact):
 
 
 class ChangeTier(Ask):
-    """Put an active tenant on another tier.
+    """Put an active tenant on another tier, or give it what its own has come to mean since it was put on it.
 
     Attributes:
         tier: a tier of the catalog.
@@ -217,6 +224,9 @@ class TierChanged(Fact):
         isolation: ``pool``, ``bridge`` or ``silo``, for provisioning.
         connections: how many connections each login of the environment may hold; None for provisioning's default.
         usage_plan: for identity; None from those who told of none yet.
+        driver: what makes the environment, for provisioning.
+        region: where the tier's environments are; None for the default region. A tenant stays where it is.
+        parameters: what the tier says for the driver, in the driver's own words.
     """
 
     answers = ChangeTier
@@ -227,10 +237,16 @@ class TierChanged(Fact):
     isolation: str
     connections: int | None = None
     usage_plan: UsagePlan | None = None
+    driver: str = "postgres"
+    region: str | None = None
+    parameters: dict[str, Any] = Field(default_factory=dict)
 
 
 class TierChangeRefused(Refusal):
-    """The tier stays; codes ``unknown_tenant``, ``wrong_state``, ``unknown_tier``, ``same_tier``."""
+    """The tier stays; codes ``unknown_tenant``, ``wrong_state``, ``unknown_tier``, ``same_tier``.
+
+    The last one means that the tenant is on the tier already, with all that it means.
+    """
 
     answers = ChangeTier
 
@@ -239,7 +255,7 @@ class TierRestored(Fact):
     """The tenant is not on another tier by that ask any more.
 
     Attributes:
-        usage_plan: of the tier that it is on, for identity; None where there is no such tenant.
+        usage_plan: of the tier as the tenant has it, for identity; None where there is no such tenant.
     """
 
     answers = RestoreTier

@@ -102,6 +102,22 @@ async def remember(
     )
 
 
+async def lock(connection: Connection, keys: Iterable[Key]) -> dict[Key, str]:
+    """Lock operations until the end of the transaction, and return the state of each: who answers later asks first.
+
+    ``undone`` is one of which nobody waits for an answer any more.
+    """
+    rows = await connection.fetch(
+        """
+        SELECT workflow_id, step, state
+        FROM operation JOIN unnest($1::uuid[], $2::text[]) AS key (workflow_id, step) USING (workflow_id, step)
+        ORDER BY workflow_id, step FOR UPDATE OF operation
+        """,
+        *_columns(set(keys)),
+    )
+    return {(row["workflow_id"], row["step"]): row["state"] for row in rows}
+
+
 async def forget(connection: Connection, asks: Sequence[Event], *, own: bool) -> None:
     """Forget the before-images of the tenants that are asked about.
 

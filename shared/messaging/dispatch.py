@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from shared.clock import Clock
 from shared.contracts import UNDONE
@@ -9,7 +10,15 @@ from shared.contracts.base import Fact, Message
 from shared.ids import Ids
 from shared.messaging import barrier
 from shared.messaging.event import Event, Outgoing
-from shared.messaging.subscriptions import Answered, Changed, Kind, Restoration, Subscription, Subscriptions
+from shared.messaging.subscriptions import (
+    Answered,
+    Changed,
+    Kind,
+    Restoration,
+    Reversal,
+    Subscription,
+    Subscriptions,
+)
 from shared.messaging.topology import exchange_of
 from shared.postgres import Connection
 
@@ -51,9 +60,9 @@ class Dispatch:
         self, connection: Connection, subscription: Subscription, events: Sequence[Event]
     ) -> Sequence[Outgoing]:
         match subscription.kind:
-            case Kind.DO | Kind.CHANGE:
+            case Kind.DO | Kind.CHANGE | Kind.BEGIN:
                 return await self._do(connection, subscription, events)
-            case Kind.UNDO | Kind.RESTORE:
+            case Kind.UNDO | Kind.RESTORE | Kind.TURN_BACK:
                 return await self._undo(connection, subscription, events)
             case Kind.HEAR:
                 said = await subscription.handler(connection, [event.message for event in events])
@@ -70,8 +79,15 @@ class Dispatch:
         told: list[Outgoing] = []
         if entered.fresh:
             await self._forget(connection, subscription, entered.fresh)
-            said = await subscription.handler(connection, [ask.message for ask in entered.fresh])
-            fresh = dict(zip(map(barrier.key_of, entered.fresh), map(_answered, said), strict=True))
+            given: Sequence[object] = entered.fresh
+            if subscription.kind is not Kind.BEGIN:
+                given = [ask.message for ask in entered.fresh]
+            said = await subscription.handler(connection, given)
+            fresh = {
+                barrier.key_of(ask): _answered(each)
+                for ask, each in zip(entered.fresh, said, strict=True)
+                if each is not None
+            }
             await barrier.remember(
                 connection,
                 {key: each.answer for key, each in fresh.items()},
@@ -87,7 +103,7 @@ class Dispatch:
     async def _forget(self, connection: Connection, subscription: Subscription, asks: Sequence[Event]) -> None:
         """Forget what no undo can ask for any more: none comes after the next workflow's ask, or after a final one."""
         is_final = type(asks[0].message) not in UNDONE
-        if is_final or subscription.kind is Kind.CHANGE:
+        if is_final or subscription.kind in {Kind.CHANGE, Kind.BEGIN}:
             await barrier.forget(connection, asks, own=is_final)
 
     async def _undo(
@@ -97,23 +113,36 @@ class Dispatch:
         given: Sequence[object] = [undo.message for undo in undos]
         if subscription.kind is Kind.RESTORE:
             given = [Restoration(undo.message.tenant_id, befores.pop(barrier.key_of(undo), None)) for undo in undos]
-        said = [_answered(each) for each in await subscription.handler(connection, given)]
-        answers = [self._answer(undo, each.answer) for undo, each in zip(undos, said, strict=True)]
-        return [*answers, *self._tell_all(said)]
+        elif subscription.kind is Kind.TURN_BACK:
+            given = [Reversal(undo, befores.pop(barrier.key_of(undo), None)) for undo in undos]
+        said = await subscription.handler(connection, given)
+        pairs = [(undo, _answered(each)) for undo, each in zip(undos, said, strict=True) if each is not None]
+        answers = [self._answer(undo, each.answer) for undo, each in pairs]
+        return [*answers, *self._tell_all(each for _, each in pairs)]
 
     def _tell_all(self, said: Iterable[Answered]) -> list[Outgoing]:
         return [self.tell(fact) for each in said for fact in each.tells]
 
     def _answer(self, ask: Event, message: Message) -> Outgoing:
+        return self.answer(message, to=barrier.key_of(ask), causation_id=ask.id)
+
+    def answer(self, message: Message, *, to: barrier.Key, causation_id: UUID) -> Outgoing:
+        """Wrap what is said of a workflow's step.
+
+        Args:
+            to: the operation.
+            causation_id: the message that asked for it.
+        """
+        workflow_id, step = to
         return self.wrap(
             Event(
                 id=self._ids.new(),
                 publisher=self._service,
                 time=self._clock.now(),
                 message=message,
-                workflow_id=ask.workflow_id,
-                step=ask.step,
-                causation_id=ask.id,
+                workflow_id=workflow_id,
+                step=step,
+                causation_id=causation_id,
             )
         )
 

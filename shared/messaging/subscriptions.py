@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any
 
 from shared.contracts.base import Fact, Message
-from shared.messaging.event import Outgoing
+from shared.messaging.event import Event, Outgoing
 
 
 class Kind(Enum):
@@ -27,6 +27,10 @@ class Kind(Enum):
     """An ask like `DO` that changes what is there; the barrier keeps what that was."""
     RESTORE = "restore"
     """The undo of a `CHANGE`, given what was there before."""
+    BEGIN = "begin"
+    """An ask like `DO` that may take long: the answer may come in a later transaction."""
+    TURN_BACK = "turn back"
+    """The undo of a `BEGIN`, which may take as long."""
     HEAR = "hear"
     """A fact: once per message."""
     FOLLOW = "follow"
@@ -112,6 +116,41 @@ def restore(handler: Callable[..., Awaitable[Sequence[Fact | Answered]]]) -> Sub
         handler: ``(connection, restorations, *, dependencies) -> answers``.
     """
     return Subscription(Kind.RESTORE, handler)
+
+
+@dataclass(frozen=True, slots=True)
+class Reversal:
+    """What an undo is about that may take long.
+
+    Attributes:
+        undo: with the envelope that the later answer needs.
+        before: what was found and changed, of an ask that was answered as a `CHANGE`; None for any other.
+    """
+
+    undo: Event
+    before: Mapping[str, Any] | None
+
+
+def begin(handler: Callable[..., Awaitable[Sequence[Fact | Answered | None]]]) -> Subscription:
+    """Begin what each ask of a batch wants, and answer at once only where there is nothing to be done.
+
+    Whoever ends it answers with `Dispatch.answer`, in the transaction in which the barrier remembers that.
+
+    Args:
+        handler: ``(connection, events, *, dependencies) -> answers``, None for each that is answered later.
+    """
+    return Subscription(Kind.BEGIN, handler)
+
+
+def turn_back(handler: Callable[..., Awaitable[Sequence[Fact | Answered | None]]]) -> Subscription:
+    """Begin to take back what each undo of a batch names, and answer at once only where there is nothing to be done.
+
+    An undo that is repeated comes here again.
+
+    Args:
+        handler: ``(connection, reversals, *, dependencies) -> answers``, None for each that is answered later.
+    """
+    return Subscription(Kind.TURN_BACK, handler)
 
 
 def hear(handler: Callable[..., Awaitable[Sequence[Fact]]]) -> Subscription:

@@ -23,10 +23,13 @@ def _change_quotas(context: Context) -> Message:
 
 
 def _move_environment(context: Context) -> Message:
+    changed = context.result("change-tier")
     return provisioning.MoveEnvironment(
         tenant_id=context.tenant_id,
-        isolation=context.result("change-tier")["isolation"],
-        connections=context.result("change-tier")["connections"],
+        isolation=changed["isolation"],
+        connections=changed["connections"],
+        driver=changed.get("driver", "postgres"),
+        parameters=changed.get("parameters", {}),
     )
 
 

@@ -40,12 +40,15 @@ def _track(context: Context) -> Message:
 
 
 def _provision(context: Context) -> Message:
+    registered = context.result("register-tenant")
     return provisioning.ProvisionEnvironment(
         tenant_id=context.tenant_id,
-        isolation=context.result("register-tenant")["isolation"],
-        region=context.request.get("region"),
+        isolation=registered["isolation"],
+        region=context.request.get("region") or registered.get("region"),
         products=context.products(),
-        connections=context.result("register-tenant").get("connections"),
+        connections=registered.get("connections"),
+        driver=registered.get("driver", "postgres"),
+        parameters=registered.get("parameters", {}),
     )
 
 

@@ -13,6 +13,9 @@ from services.onboarding.workflow import PlannedStep
 Pick = Callable[[int], int]
 """Picks a number from 0 to below the one given; 0 is always the plainest."""
 
+_BRIEF = (Trouble.DEAF, Trouble.MUTE, Trouble.BUSY, Trouble.UNWILLING)
+"""What may be wrong with participants, but for what takes thousands of messages until it is over."""
+
 _MOST_BEFORE = 6
 _MOST_AFTER = 3
 
@@ -56,7 +59,7 @@ def _any_deadline(pick: Pick, plan: Sequence[PlannedStep]) -> float | None:
 
 def _any_troubles(pick: Pick, plan: Sequence[PlannedStep]) -> dict[str, Trouble]:
     names = [step.name for step in plan if step.ask]
-    return {names[pick(len(names))]: tuple(Trouble)[pick(4)] for _ in range(pick(3))} if names else {}
+    return {names[pick(len(names))]: _BRIEF[pick(4)] for _ in range(pick(3))} if names else {}
 
 
 def _any_steps(

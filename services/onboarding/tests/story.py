@@ -22,6 +22,7 @@ from services.onboarding.saga import (
     ForbiddenError,
     Input,
     Notice,
+    Progressed,
     Refused,
     Retry,
     Send,
@@ -121,6 +122,17 @@ class Story:
             self.when(Undone(step, self.ask_id(step)))
         return self
 
+    def progresses(self, step: str, stage: str = "work", detail: str | None = None) -> Self:
+        """Let it be told how far the latest ask of a step, or of its undo, is."""
+        return self.when(Progressed(step, self.ask_id(step), stage, detail))
+
+    def is_at_work(self, step: str, *, seconds: float, every: float, stage: str = "work") -> Self:
+        """Let it be told again and again that a step is at one stage, for so long."""
+        until = self.now + timedelta(seconds=seconds)
+        while self.now < until:
+            self.passes(every).when(TimerDue(step)).progresses(step, stage)
+        return self
+
     def time_is_up(self, step: str, *, times: int = 1) -> Self:
         """Let time pass until the step's timer goes off, again and again."""
         for _ in range(times):
@@ -201,6 +213,13 @@ class Story:
         assert forbidden.value.code == code
         assert forbidden.value.detail.endswith(".")
         assert (self.workflow, dict(self.workflow.steps)) == before
+        return self
+
+    def waits_for(self, step: str, seconds: float) -> Self:
+        """Expect that a step's timer goes off so many seconds from now."""
+        due_at = self.workflow.steps[step].due_at
+        assert due_at is not None, f"{step} waits for nothing"
+        assert (due_at - self.now).total_seconds() == seconds
         return self
 
     # What else a test looks at

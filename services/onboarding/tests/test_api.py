@@ -94,7 +94,7 @@ async def test_an_onboarding_is_accepted_with_its_workflow(client: httpx2.AsyncC
 
 
 def _step(name: str, service: str, status: str = "pending", **seen: Any) -> dict[str, Any]:
-    nothing = {"attempts": 0, "startedAt": None, "finishedAt": None, "error": None}
+    nothing = {"attempts": 0, "startedAt": None, "finishedAt": None, "error": None, "progress": None}
     return {"name": name, "service": service, "status": status} | nothing | seen
 
 

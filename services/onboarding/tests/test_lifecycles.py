@@ -210,6 +210,36 @@ def test_what_the_tier_means_for_people_reaches_identity_with_the_administrators
     )
 
 
+@pytest.mark.parametrize(("ordered", "region"), [({}, "eu-west-1"), ({"region": "local"}, "local")])
+def test_provisioning_is_told_what_the_tier_says_and_a_region_that_is_ordered_comes_first(
+    ordered: Mapping[str, str], region: str
+) -> None:
+    said = {"driver": "script", "region": "eu-west-1", "parameters": {"size": "large"}}
+    registered = answers()["register-tenant"].model_copy(update=said).model_dump(mode="json")
+    context = Context(WORKFLOW_ID, TENANT_ID, {**REQUEST, **ordered}, {"register-tenant": registered})
+
+    assert ONBOARD.message(
+        "provision-environment", ProvisionEnvironment.routing_key(), context
+    ) == ProvisionEnvironment(
+        tenant_id=TENANT_ID, isolation="pool", region=region, driver="script", parameters={"size": "large"}
+    )
+
+
+def test_a_tier_of_which_older_code_has_told_is_made_by_the_driver_of_that_time() -> None:
+    answered = answers()
+    older = {
+        name: answered[name].model_dump(mode="json", exclude={"driver", "region", "parameters"})
+        for name in ("register-tenant", "change-tier")
+    }
+    context = Context(WORKFLOW_ID, TENANT_ID, REQUEST, older)
+
+    made = ONBOARD.message("provision-environment", ProvisionEnvironment.routing_key(), context)
+    moved = CHANGE_TIER.message("move-environment", MoveEnvironment.routing_key(), context)
+
+    assert made == ProvisionEnvironment(tenant_id=TENANT_ID, isolation="pool", driver="postgres")
+    assert moved == MoveEnvironment(tenant_id=TENANT_ID, isolation="silo", connections=20, driver="postgres")
+
+
 # join
 
 
@@ -232,6 +262,16 @@ def test_another_tier_is_another_plan_other_quotas_and_another_environment() -> 
         "change-quotas": ChangeQuotas(tenant_id=TENANT_ID, quotas={"seats": 99}),
         "move-environment": MoveEnvironment(tenant_id=TENANT_ID, isolation="silo", connections=20),
     }
+
+
+def test_provisioning_is_told_what_another_tier_says() -> None:
+    said = {"driver": "script", "parameters": {"size": "large"}}
+    changed = answers()["change-tier"].model_copy(update=said).model_dump(mode="json")
+    context = Context(WORKFLOW_ID, TENANT_ID, REQUESTS["change-tier"], {"change-tier": changed})
+
+    assert CHANGE_TIER.message("move-environment", MoveEnvironment.routing_key(), context) == MoveEnvironment(
+        tenant_id=TENANT_ID, isolation="silo", connections=20, driver="script", parameters={"size": "large"}
+    )
 
 
 def test_the_tier_is_changed_first() -> None:

@@ -7,7 +7,7 @@ The world itself checks everything that must hold; what Hypothesis finds here, i
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.onboarding.saga import NEEDS_ATTENTION_AFTER
+from services.onboarding.saga import LONGEST_STANDSTILL, MOST_PROGRESS, NEEDS_ATTENTION_AFTER
 from services.onboarding.tests.chance import Pick, any_plan, any_world
 from services.onboarding.tests.world import LONGEST_BACKOFF, Trouble, World
 from services.onboarding.workflow import PlannedStep, Status, StepStatus
@@ -54,8 +54,13 @@ def test_with_a_participant_that_is_broken_for_ever_somebody_knows_soon_after_th
     deadline = data.draw(st.sampled_from([1.0, 100.0, 5000.0, 200_000.0]))
     world = World(plan, deadline=deadline, troubles={broken.name: trouble}, lasting=True)
 
-    assert world.live_unhelped() <= deadline + _patience_with_an_undo(broken)
+    talking = _patience_with_talk(broken) if trouble is Trouble.TALKATIVE else 0.0
+    assert world.live_unhelped() <= deadline + _patience_with_an_undo(broken) + talking
     assert world.workflow.status in {Status.COMPLETED, Status.COMPENSATED, Status.NEEDS_ATTENTION}
+
+
+def _patience_with_talk(step: PlannedStep) -> float:
+    return MOST_PROGRESS * max(step.timeout, step.backoff) + LONGEST_STANDSTILL
 
 
 def _patience_with_an_undo(step: PlannedStep) -> float:

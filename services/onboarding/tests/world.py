@@ -1,5 +1,7 @@
 """A world for the saga core: participants with a barrier, operators, and messages that are lost, repeated and late.
 
+Participants may also tell at any time, truly or not, that they are at work.
+
 Every choice of the world is taken from a list of numbers; when they have run out, everything arrives in order and is
 granted, except by those who are in trouble for ever. A list is easily made shorter, so a failure is shown with the
 fewest surprises that cause it. Whatever happens, the world compares what the workflow makes of it with what it knows
@@ -8,12 +10,15 @@ itself, of who was asked what and who did what.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
 from uuid import UUID
 
 from services.onboarding.saga import (
+    LONGEST_STANDSTILL,
+    MOST_PROGRESS,
     NEEDS_ATTENTION_AFTER,
     Abandon,
     Action,
@@ -24,6 +29,7 @@ from services.onboarding.saga import (
     ForbiddenError,
     Input,
     Notice,
+    Progressed,
     Refused,
     Retry,
     Send,
@@ -51,6 +57,7 @@ class Trouble(StrEnum):
     MUTE = "does what it is asked, and is not heard"
     BUSY = "refuses, but may be asked again"
     UNWILLING = "refuses for good"
+    TALKATIVE = "tells again and again that it is at work, and never gets done"
 
 
 class Remedy(StrEnum):
@@ -113,6 +120,7 @@ class World:
         self._asks: list[Send] = []
         self._answers: list[Input] = []
         self._ids = 0
+        self._told_by_talkative = 0
         self._sent: set[UUID] = set()
         self._answered = 0
         self._retries = 0
@@ -145,7 +153,9 @@ class World:
 
     def _surprise(self, choice: int) -> None:
         kind, chosen = choice % 16, choice // 16
-        if kind < 9 and (self._asks or self._answers):
+        if kind == 8:
+            self._tell_any(chosen)
+        elif kind < 8 and (self._asks or self._answers):
             self._deliver_any(chosen)
         elif kind < 11:
             self._ring_any(chosen)
@@ -164,6 +174,14 @@ class World:
             self._deliver(self._asks[place], verdict, repeated=repeated, lost=lost)
         else:
             self._answer(self._answers[place - len(self._asks)], repeated=repeated, lost=lost)
+
+    def _tell_any(self, chosen: int) -> None:
+        """Let some time pass, and somebody tell that a step is at work; mostly one that is waited for."""
+        names = self._waiting() if chosen % 4 else list(self._plan)
+        self.now += timedelta(seconds=(0, 5, 20, 2000)[chosen // 4 % 4])
+        if names:
+            name, said = names[chosen // 16 % len(names)], chosen // 256
+            self._tell(name, f"stage {said % 3}", (None, "Words.")[said // 3 % 2])
 
     def _ring_any(self, chosen: int) -> None:
         if waiting := self._waiting():
@@ -213,7 +231,7 @@ class World:
         due_at, deadline_at = steps[name].due_at, self.workflow.deadline_at
         if deadline_at is not None and due_at is not None and deadline_at <= due_at:
             self._reach_deadline()
-        else:
+        elif not self._talks_on(name):
             self._ring(name)
 
     def _help(self) -> None:
@@ -241,7 +259,7 @@ class World:
         if not repeated:
             self._asks.remove(ask)
         trouble = self._troubles.get(ask.step)
-        if lost or trouble is Trouble.DEAF:
+        if lost or trouble in {Trouble.DEAF, Trouble.TALKATIVE}:
             return
         answer = self._decide(ask, _verdict(trouble, verdict))
         if answer and trouble is not Trouble.MUTE:
@@ -262,6 +280,20 @@ class World:
             case "refused":
                 return Refused(ask.step, ask.message_id, "no", "No.", retryable=False)
         return None  # the barrier: after the undo, nothing takes effect and nothing is answered
+
+    def _tell(self, name: str, stage: str, detail: str | None) -> None:
+        self._happen(Progressed(name, self.workflow.steps[name].ask_id, stage, detail))
+
+    def _talks_on(self, name: str) -> bool:
+        """Let a talkative participant tell something at the last moment; return whether that made a difference."""
+        step = self.workflow.steps[name]
+        if self._troubles.get(name) is not Trouble.TALKATIVE or step.due is not Due.TIMEOUT:
+            return False
+        assert step.due_at is not None
+        self.now = max(self.now, step.due_at)
+        self._told_by_talkative += 1
+        self._tell(name, f"stage {self._told_by_talkative}", None)
+        return self.workflow.steps[name].due_at != step.due_at
 
     def _answer(self, answer: Input, *, repeated: bool = False, lost: bool = False) -> None:
         if not repeated:
@@ -342,7 +374,11 @@ class World:
         self.history += turn.history
         self.notices += turn.notices
         self._note(happened)
-        self._expect_lines(before, turn)
+        if isinstance(happened, Progressed):
+            self._expect_patience(before, happened, turn)
+        else:
+            self._expect_lines(before, turn)
+        self._expect_shown()
         self._expect_status(turn)
         self._expect_attention(before, happened, turn)
         self._expect_steps(before)
@@ -369,6 +405,58 @@ class World:
         assert [entry.seq for entry in turn.history] == list(range(before.seq + 1, after.seq + 1))
         if not turn.history:
             assert (after, turn.sends, turn.notices) == (before, [], []), "nothing happens behind anybody's back"
+
+    def _expect_patience(self, before: Workflow, told: Progressed, turn: Advanced) -> None:
+        """Expect that progress makes the workflow wait longer for that step, and that is all."""
+        old, new = before.steps[told.step], turn.workflow.steps[told.step]
+        others = {**before.steps, told.step: new}
+        assert (turn.workflow.status, turn.workflow.failure) == (before.status, before.failure)
+        assert (turn.workflow.steps, turn.sends, turn.notices) == (others, [], [])
+        assert replace(new, due_at=old.due_at, progress=old.progress) == old
+        if old.due is not Due.TIMEOUT:
+            self.seen["progress: late"] += 1
+            assert (turn.workflow, turn.history) == (before, [])
+            return
+        self._expect_told_once(old, told, turn)
+        assert old.due_at is not None
+        assert new.due_at is not None
+        assert new.progress is not None
+        longest = new.progress.at + timedelta(seconds=LONGEST_STANDSTILL)
+        patience = timedelta(seconds=self._patience(told.step, new))
+        assert new.due_at == max(old.due_at, min(self.now + patience, longest))
+        self.seen["progress: waited for"] += new.due_at > old.due_at
+        self.seen["progress: stands still"] += new.due_at == longest
+
+    def _expect_told_once(self, old: Step, told: Progressed, turn: Advanced) -> None:
+        lines = old.progress.lines if old.progress else 0
+        is_new = not old.progress or (old.progress.stage, old.progress.detail) != (told.stage, told.detail)
+        expected = ["progressed"] if is_new and lines < MOST_PROGRESS else []
+        assert [entry.kind for entry in turn.history] == expected
+
+    def _expect_shown(self) -> None:
+        """Expect that what is known of a step's progress is what was written down last of what it was asked last."""
+        for name, step in self.workflow.steps.items():
+            if step.due is not Due.TIMEOUT:
+                continue
+            told = self._told_since_asked(name)
+            shown = step.progress and (step.progress.stage, step.progress.detail, step.progress.at, step.progress.lines)
+            assert shown == ((*told[-1].detail.values(), told[-1].at, len(told)) if told else None)
+
+    def _told_since_asked(self, name: str) -> list[Entry]:
+        """Return what was told since the step or its undo was asked anew: not only for want of an answer."""
+        told: list[Entry] = []
+        for entry in reversed(self.history):
+            if entry.kind == "retry_requested" or (entry.step == name and _is_anew(entry)):
+                break
+            if entry.step == name and entry.kind == "progressed":
+                told.insert(0, entry)
+        return told
+
+    def _patience(self, name: str, step: Step) -> float:
+        plan, is_undo = self._plan[name], step.status is StepStatus.UNDOING
+        attempt = step.undo_attempts if is_undo else step.attempts
+        growing = plan.backoff * 2.0 ** (attempt - 1) if is_undo or attempt > plan.attempts else 0.0
+        return max(plan.timeout, min(LONGEST_BACKOFF, growing))
 
     def _calls_for_attention(self, entry: Entry) -> bool:
         often = (entry.attempt or 0) >= NEEDS_ATTENTION_AFTER
@@ -434,11 +522,8 @@ class World:
         assert step.may_have_effect
         assert (step.ask_id, step.due) == (send.message_id, Due.TIMEOUT)
         assert step.due_at is not None
-        patience = (step.due_at - self.now).total_seconds()
-        is_undo = send.ask == plan.undo
-        growing = plan.backoff * 2.0 ** (send.attempt - 1) if is_undo or send.attempt > plan.attempts else 0.0
-        assert patience == max(plan.timeout, min(LONGEST_BACKOFF, growing))
-        if is_undo:
+        assert (step.due_at - self.now).total_seconds() == self._patience(send.step, step)
+        if send.ask == plan.undo:
             self._expect_undo_in_order(send)
         else:
             assert send.ask == plan.ask
@@ -559,6 +644,10 @@ def _verdict(trouble: Trouble | None, verdict: int) -> str:
     if trouble is Trouble.BUSY or verdict in {12, 13}:
         return "busy"
     return "refused" if trouble is Trouble.UNWILLING or verdict == 14 else "done"
+
+
+def _is_anew(entry: Entry) -> bool:
+    return entry.kind == "retry_scheduled" or (entry.kind == "undo_asked" and entry.attempt == 1)
 
 
 def _is_asked_in_vain(step: Step) -> bool:
