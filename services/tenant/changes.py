@@ -11,9 +11,9 @@ from typing import Any, Generic, TypeVar
 
 import asyncpg
 
-from services.tenant import queries
 from services.tenant.lifecycle import State, Transition
-from services.tenant.queries import Terms
+from services.tenant.queries import tenants as queries
+from services.tenant.queries.tenants import Terms
 from services.tenant.refusals import why_not, why_not_now
 from services.tenant.turns import in_turn
 from shared.clock import Clock
@@ -97,8 +97,8 @@ async def _judge_and_write(
     while True:
         verdicts = await queries.judge(connection, wanted, states=states)
         granted = {
-            tenant_id: verdict["terms"] | terms
-            for (tenant_id, terms), verdict in zip(wanted.items(), verdicts, strict=True)
+            tenant_id: verdict["terms"] | verdict["wanted"]
+            for tenant_id, verdict in zip(wanted, verdicts, strict=True)
             if verdict["refusal"] is None
         }
         try:
@@ -114,7 +114,7 @@ async def _judge_and_write(
 def _granted(ask: AskT, wanted: Terms, verdict: asyncpg.Record, wish: Wish[AskT]) -> Changed:
     code = verdict["refusal"]
     if code is None:
-        return Changed(wish.done(ask, verdict), _before(verdict["terms"], wanted))
+        return Changed(wish.done(ask, verdict), _before(verdict["terms"], verdict["wanted"]))
     if code in {"unknown_tenant", "wrong_state"}:
         code, detail = why_not_now(verdict["state"], wish.participle)
     else:

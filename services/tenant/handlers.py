@@ -6,10 +6,11 @@ from typing import Any
 
 import asyncpg
 
-from services.tenant import lifecycle, queries
+from services.tenant import lifecycle
 from services.tenant.certificates import Certificate, certify
 from services.tenant.changes import Move, Wish, bring_back, grant, take
 from services.tenant.lifecycle import State
+from services.tenant.queries import tenants as queries
 from services.tenant.refusals import why_not, why_not_now
 from services.tenant.turns import in_turn
 from shared.access import replica
@@ -19,9 +20,6 @@ from shared.contracts import tenant as contracts
 from shared.messaging.subscriptions import Changed, Restoration, Subscriptions, change, do, restore, undo
 from shared.postgres import Connection
 from shared.text import name_key
-
-CATALOG = "catalog"
-"""What stands for a tenant where the catalog is announced, which belongs to none."""
 
 
 async def register_tenants(
@@ -39,19 +37,15 @@ def _registration(ask: contracts.RegisterTenant, outcome: asyncpg.Record) -> Fac
     return contracts.TenantRegistered(tenant_id=ask.tenant_id, **_meaning(outcome))
 
 
-def _meaning(tier: asyncpg.Record) -> dict[str, Any]:
-    """Return what a tier means to the other services."""
-    meaning = {name: tier[name] for name in ("plan", "quotas", "isolation", "connections")}
-    return meaning | {"usage_plan": _usage_plan(tier)}
+def _meaning(row: asyncpg.Record) -> dict[str, Any]:
+    """Return what a tenant's tier means to the other services."""
+    names = ("plan", "quotas", "isolation", "connections", "driver", "region", "parameters")
+    return {name: row["tier_meaning"][name] for name in names} | {"usage_plan": _usage_plan(row)}
 
 
 def _usage_plan(row: asyncpg.Record) -> contracts.UsagePlan:
-    return contracts.UsagePlan(
-        tier=row["tier"],
-        version=row["version"],
-        requests_per_second=row["requests_per_second"],
-        requests_per_day=row["requests_per_day"],
-    )
+    names = ("tier", "requests_per_second", "requests_per_day")
+    return contracts.UsagePlan(version=row["version"], **{name: row["tier_meaning"][name] for name in names})
 
 
 async def deregister_tenants(connection: Connection, asks: Sequence[contracts.DeregisterTenant]) -> Sequence[Fact]:
@@ -125,7 +119,7 @@ async def cancel_offboardings(
 async def change_tiers(
     connection: Connection, asks: Sequence[contracts.ChangeTier], *, clock: Clock
 ) -> Sequence[Changed]:
-    """Put each active tenant on another tier that can be taken."""
+    """Put each active tenant on another tier that can be taken, or on its own anew where that has changed since."""
 
     def done(ask: contracts.ChangeTier, verdict: asyncpg.Record) -> Fact:
         return contracts.TierChanged(tenant_id=ask.tenant_id, tier=ask.tier, **_meaning(verdict))
@@ -141,9 +135,12 @@ async def change_tiers(
 
 
 async def restore_tiers(connection: Connection, restorations: Sequence[Restoration], *, clock: Clock) -> Sequence[Fact]:
-    """Put each tenant that is on another tier by the ask back on the one on which it was found, retired or not."""
+    """Put each tenant that is on another tier by the ask back on the one on which it was found, retired or not.
+
+    It means what it had meant to the tenant.
+    """
     await bring_back(connection, restorations, contracts.TierRestored, clock=clock)
-    rows = await queries.usage_plans(connection, [each.tenant_id for each in restorations])
+    rows = await queries.tier_meanings(connection, [each.tenant_id for each in restorations])
     plans = {row["tenant_id"]: _usage_plan(row) for row in rows}
     return [
         contracts.TierRestored(tenant_id=each.tenant_id, usage_plan=plans.get(each.tenant_id)) for each in restorations
@@ -235,18 +232,6 @@ def _archived(tenant_id: str, certificate: Certificate | None, record: asyncpg.R
     code, detail = why_not_now(record["state"] if record else None, "archived")
     # An operator may mend it: past the point of no return a refusal is never the last word.
     return contracts.TenantArchivingRefused(tenant_id=tenant_id, code=code, detail=detail, retryable=True)
-
-
-async def published_catalog(connection: Connection) -> contracts.CatalogPublished:
-    """Return the announcement of the catalog as it stands; sent at every start, and by whatever changes the catalog."""
-    catalog = await queries.catalog(connection)
-    return contracts.CatalogPublished(
-        tenant_id=CATALOG,
-        revision=catalog["revision"],
-        tiers=catalog["tiers"],
-        default_tier=catalog["default_tier"],
-        products=catalog["products"],
-    )
 
 
 SUBSCRIPTIONS: Subscriptions = {

@@ -8,7 +8,7 @@ def why_not(code: str, wanted: Mapping[str, Any]) -> str:
     """Return the sentence for a code that judges a wish against the catalog and the other tenants.
 
     Args:
-        code: one that `queries.register` or `queries.change` gives.
+        code: one that `queries.register` or `queries.judge` gives.
         wanted: what was wished for, by the names of the columns.
     """
     products = ", ".join(f"{product['name']} {product['version']}" for product in wanted.get("products", ()))

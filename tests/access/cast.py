@@ -23,7 +23,7 @@ from shared.testing import eventually
 from tests.access.cells import Aim, Credential, Judge, ask, bearer
 from tests.access.forging import Signer, claims_of, forged
 from tests.access.people import Reception
-from tests.access.routes import Owner, Route, kinds_of, routes_of
+from tests.access.routes import SPARE_PRODUCT, SPARE_VERSION, Owner, Route, kinds_of, routes_of
 from tests.system import System, Workflow
 
 NOTES = [{"name": "notes", "version": "1.0"}]
@@ -138,6 +138,7 @@ class _Stage:
 
     async def set_up(self) -> Cast:
         expired = await self._expired()
+        await self._publish_spares()
         (a, b, c, d), lost, operators = await asyncio.gather(
             asyncio.gather(*(self._tenant(letter) for letter in "abcd")),
             asyncio.gather(self._suspended(), self._gone()),
@@ -194,12 +195,18 @@ class _Stage:
             "key": key.split("_")[1],
             "session": admin_tokens.session_id,
             "workflow": workflow["id"],
+            "environment": await self._environment(tenant_id),
             "export": str(uuid4()),
             "invoice": str(uuid4()),
             "client": f"client-{canary}",
             "organisation": tenant_id,
         }
         return Tenant(canary, Owner(letter, things), early_token, admin_tokens.access, user_tokens.access, key)
+
+    async def _environment(self, tenant_id: str) -> str:
+        answer = await self.system.client.get("/v1/environments", params={"tenantId": tenant_id})
+        (environment,) = answer.json()["items"]
+        return str(environment["environmentId"])
 
     async def _onboarded(self, canary: str) -> Workflow:
         """Onboard a customer whose every text tells whose it is."""
@@ -507,6 +514,15 @@ class _Stage:
             session_id, user_id, tenant_id,
         )  # fmt: skip
         return session_id
+
+    async def _publish_spares(self) -> None:
+        """Have something in the catalog that may be retired."""
+        for path, body in (
+            ("/v1/products", {"name": SPARE_PRODUCT, "description": "Spare."}),
+            (f"/v1/products/{SPARE_PRODUCT}/versions", {"version": SPARE_VERSION}),
+        ):
+            answer = await self.system.client.post(path, json=body)
+            assert answer.is_success, answer.text
 
     def _spare_nothing(self, absent: Owner) -> None:
         """See that what one route makes under a made-up name is not there for the others."""

@@ -69,6 +69,9 @@ class Listed:
     item: Own
 
 
+SPARE_PRODUCT, SPARE_VERSION = "spare", "1.0"
+"""What of the catalog may be retired."""
+
 TENANT, CUSTOMER, EMAIL, USER = Own("tenant"), Own("customer"), Own("email"), Own("user")
 
 EXAMPLES: Mapping[str, Any] = {
@@ -90,6 +93,7 @@ EXAMPLES: Mapping[str, Any] = {
     "key_id": Own("key"),
     "session_id": Own("session"),
     "workflow_id": Own("workflow"),
+    "environment_id": Own("environment"),
     "export_id": Own("export"),
     "invoice_id": Own("invoice"),
     "actor": Own("user", form="user:{}"),
@@ -103,9 +107,25 @@ EXAMPLES: Mapping[str, Any] = {
     "issuer": "https://127.0.0.1",  # where no provider may be
     "domains": ["example.org"],
     "GET /v1/tiers/{name} name": "standard",
-    "GET /v1/products/{name} name": "notes",
+    "POST /v1/tiers name": "free",  # which is there: nobody else is to notice
+    "POST /v1/tiers/{name}/retire name": "free",  # which stays, because it is the default
+    **dict.fromkeys(("PATCH /v1/tiers/{name} name", "POST /v1/tiers/{name}/reinstate name"), "premium"),
+    "rank": 1,
+    "plan": "free",
+    "quotas": {},
+    "POST /v1/products name": "notes",
+    **dict.fromkeys((f"{method} /v1/products/{{name}} name" for method in ("GET", "PATCH")), "notes"),
     "GET /v1/products/{name}/versions name": "notes",
+    "POST /v1/products/{name}/versions name": SPARE_PRODUCT,
+    **{f"POST /v1/products/{{name}}{each} name": SPARE_PRODUCT for each in ("/retire", "/reinstate")},
+    **{
+        f"POST /v1/products/{{name}}/versions/{{version}}/{each} name": SPARE_PRODUCT
+        for each in ("retire", "reinstate")
+    },
+    "version": SPARE_VERSION,
+    "description": "an example",
     "name": "An example",
+    "key": "0" * 64,
     "tier": "premium",
     "products": [{"name": "notes", "version": "2.0"}],
     "step": "register-tenant",

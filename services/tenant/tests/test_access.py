@@ -26,9 +26,20 @@ RULES: dict[tuple[str, str], set[str]] = {
     ("GET", "/v1/tenant-config"): {"operator", "support", "administrator", "user"},
     ("GET", "/v1/tiers"): {"operator", "support", "administrator"},
     ("GET", "/v1/tiers/{name}"): {"operator", "support", "administrator"},
+    ("POST", "/v1/tiers"): {"operator"},
+    ("PATCH", "/v1/tiers/{name}"): {"operator"},
+    ("POST", "/v1/tiers/{name}/retire"): {"operator"},
+    ("POST", "/v1/tiers/{name}/reinstate"): {"operator"},
     ("GET", "/v1/products"): {"operator", "support", "administrator"},
     ("GET", "/v1/products/{name}"): {"operator", "support", "administrator"},
     ("GET", "/v1/products/{name}/versions"): {"operator", "support", "administrator"},
+    ("POST", "/v1/products"): {"operator"},
+    ("PATCH", "/v1/products/{name}"): {"operator"},
+    ("POST", "/v1/products/{name}/retire"): {"operator"},
+    ("POST", "/v1/products/{name}/reinstate"): {"operator"},
+    ("POST", "/v1/products/{name}/versions"): {"operator"},
+    ("POST", "/v1/products/{name}/versions/{version}/retire"): {"operator"},
+    ("POST", "/v1/products/{name}/versions/{version}/reinstate"): {"operator"},
 }
 
 

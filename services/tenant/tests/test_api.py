@@ -78,7 +78,7 @@ async def test_a_tenant_is_shown_as_the_contract_says(client: httpx2.AsyncClient
         "tenantTier": "premium",
         "state": "registered",
         "isActive": False,
-        "dedicatedTenancy": False,
+        "dedicatedTenancy": True,
         "tenantEmail": "ada@example.com",
         "tenantPhone": "+49 30 1234",
         "tenantAddress": "Ring 1\nBerlin",
@@ -101,11 +101,12 @@ async def test_an_activated_tenant_is_active_and_has_another_etag(client: httpx2
     assert answer.headers["ETag"] == '"2"'
 
 
-async def test_a_tenant_of_a_silo_tier_has_dedicated_tenancy(client: httpx2.AsyncClient, pool: Pool) -> None:
-    await pool.execute("UPDATE tier SET isolation = 'silo' WHERE name = 'premium'")
-    await register(pool, ask("t1", tier="premium"))
+async def test_only_a_tenant_of_a_silo_tier_has_dedicated_tenancy(client: httpx2.AsyncClient, pool: Pool) -> None:
+    await register(pool, ask("t1", tier="free"), ask("t2", tier="standard"), ask("t3", tier="premium"))
 
-    assert (await client.get("/v1/tenants/t1")).json()["dedicatedTenancy"] is True
+    (tenants,) = await every_page(client, "/v1/tenants")
+
+    assert [tenant["dedicatedTenancy"] for tenant in tenants] == [False, False, True]
 
 
 @pytest.mark.parametrize(
@@ -357,6 +358,9 @@ async def test_tiers_are_listed_from_the_smallest_to_the_largest(client: httpx2.
         "plan": "free",
         "quotas": {"api_calls": 10_000, "storage_gb": 1, "seats": 3},
         "isolation": "pool",
+        "driver": "postgres",
+        "region": None,
+        "parameters": {},
         "connections": 2,
         "requestsPerSecond": 10,
         "requestsPerDay": 10_000,
@@ -396,9 +400,9 @@ async def test_versions_are_listed_in_pages_retired_ones_included(client: httpx2
 
 async def test_every_route_is_under_the_paths_of_the_service_and_needs_the_key(client: httpx2.AsyncClient) -> None:
     document = (await client.get("/openapi.json")).json()
-    paths = [path for path in document["paths"] if path.startswith("/v1/")]
+    routes = [(method, path) for path, item in document["paths"].items() for method in item if path.startswith("/v1/")]
 
-    assert paths
-    for path in paths:
+    assert routes
+    for method, path in routes:
         assert path.startswith(PATHS)
-        assert (await client.get(path, headers={"Authorization": "Bearer wrong"})).status_code == 401
+        assert (await client.request(method, path, headers={"Authorization": "Bearer wrong"})).status_code == 401

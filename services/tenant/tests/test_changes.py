@@ -141,7 +141,7 @@ STARTS: dict[str, tuple[str, Ask, Fact]] = {
             tier="premium",
             plan="premium",
             quotas={"api_calls": 1_000_000, "storage_gb": 100, "seats": 250},
-            isolation="pool",
+            isolation="silo",
             connections=50,
         ),
     ),
@@ -624,8 +624,8 @@ async def test_a_change_of_tier_and_its_undo_tell_what_the_tier_lets_use_in_an_o
 
 
 async def test_an_undo_that_changes_nothing_tells_what_the_present_tier_lets_use(pool: Pool) -> None:
-    await open_for_business(pool, ask("t1"))
     await pool.execute("UPDATE tier SET requests_per_second = NULL, requests_per_day = 7 WHERE name = 'free'")
+    await open_for_business(pool, ask("t1"))
 
     assert await deliver(pool, RestoreTier(tenant_id="t1")) == [
         TierRestored(tenant_id="t1", usage_plan=UsagePlan(tier="free", version=2, requests_per_day=7))

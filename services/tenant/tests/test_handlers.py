@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from services.tenant import handlers
+from services.tenant.announcement import published_catalog
 from services.tenant.tests.support import (
     activate,
     archive,
@@ -58,7 +59,7 @@ async def test_a_registration_tells_what_the_tier_means_to_the_other_services(po
             tenant_id="t1",
             plan="standard",
             quotas={"api_calls": 100_000, "storage_gb": 10, "seats": 25},
-            isolation="pool",
+            isolation="bridge",
             connections=10,
             usage_plan=UsagePlan(tier="standard", version=1, requests_per_second=50, requests_per_day=200_000),
         )
@@ -338,9 +339,9 @@ async def test_of_two_activations_at_once_the_second_finds_the_tenants_active(po
 
 async def test_the_catalog_is_announced_with_all_that_can_be_taken(pool: Pool) -> None:
     async with pool.acquire() as connection:
-        assert await handlers.published_catalog(connection) == CatalogPublished(
+        assert await published_catalog(connection) == CatalogPublished(
             tenant_id="catalog",
-            revision=3,
+            revision=4,
             tiers=("free", "standard", "premium"),
             default_tier="free",
             products=(CatalogProduct(name="notes", versions=("1.0", "2.0")),),
@@ -352,11 +353,11 @@ async def test_the_announced_catalog_leaves_out_what_is_retired(pool: Pool) -> N
     await pool.execute("UPDATE product_version SET retired_at = now() WHERE version = '1.0'")
 
     async with pool.acquire() as connection:
-        catalog = await handlers.published_catalog(connection)
+        catalog = await published_catalog(connection)
 
     assert catalog.tiers == ("free", "standard")
     assert catalog.products == (CatalogProduct(name="notes", versions=("2.0",)),)
-    assert catalog.revision == 5
+    assert catalog.revision == 6
 
 
 def test_every_ask_of_the_contract_is_heard_and_every_fact_is_said() -> None:

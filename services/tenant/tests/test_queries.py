@@ -6,9 +6,10 @@ import asyncpg
 import pytest
 
 from deploy.local.throwaway import FreshDatabases
-from services.tenant import queries
 from services.tenant.certificates import Certificate
 from services.tenant.lifecycle import ACTIVATE, State
+from services.tenant.queries import catalog
+from services.tenant.queries import tenants as queries
 from services.tenant.tests.support import activate, archive, ask, open_for_business, register, statements
 from shared.postgres import Connection, Pool, use_json
 
@@ -116,7 +117,7 @@ async def test_an_archived_tenant_has_nothing_personal_and_any_other_an_address(
 
 
 async def test_a_change_of_any_part_of_the_catalog_makes_a_new_revision(connection: Connection) -> None:
-    revisions = [(await queries.catalog(connection))["revision"]]
+    revisions = [(await catalog.published(connection))["revision"]]
     for change in (
         "UPDATE tier SET rank = rank + 10",
         "INSERT INTO product (name, description) VALUES ('chess', 'A game.')",
@@ -124,9 +125,9 @@ async def test_a_change_of_any_part_of_the_catalog_makes_a_new_revision(connecti
         "DELETE FROM product_version WHERE product = 'chess'",
     ):
         await connection.execute(change)
-        revisions.append((await queries.catalog(connection))["revision"])
+        revisions.append((await catalog.published(connection))["revision"])
 
-    assert revisions == [3, 4, 5, 6, 7]
+    assert revisions == [4, 5, 6, 7, 8]
 
 
 async def test_there_is_one_default_tier_and_it_can_be_taken(connection: Connection) -> None:
@@ -138,20 +139,20 @@ async def test_there_is_one_default_tier_and_it_can_be_taken(connection: Connect
 
 async def test_versions_are_listed_in_the_order_of_publication(connection: Connection) -> None:
     await connection.execute("INSERT INTO product_version (product, version) VALUES ('notes', '10.0')")
-    rows = await queries.product_versions(connection, "notes", after=0, limit=10)
+    rows = await catalog.product_versions(connection, "notes", after=0, limit=10)
     assert [row["version"] for row in rows] == ["1.0", "2.0", "10.0"]
 
-    (last,) = await queries.product_versions(connection, "notes", after=rows[1]["number"], limit=10)
+    (last,) = await catalog.product_versions(connection, "notes", after=rows[1]["number"], limit=10)
     assert last["version"] == "10.0"
 
 
 async def test_products_are_listed_by_name_with_the_versions_that_can_be_taken(connection: Connection) -> None:
     await connection.execute("INSERT INTO product (name, description) VALUES ('chess', 'A game.')")
     await connection.execute("UPDATE product_version SET retired_at = now() WHERE version = '1.0'")
-    rows = await queries.products(connection, after="", limit=10)
+    rows = await catalog.products(connection, after="", limit=10)
 
     assert [(row["name"], row["versions"]) for row in rows] == [("chess", []), ("notes", ["2.0"])]
-    assert [row["name"] for row in await queries.products(connection, after="chess", limit=10)] == ["notes"]
+    assert [row["name"] for row in await catalog.products(connection, after="chess", limit=10)] == ["notes"]
 
 
 HOT: dict[str, Callable[[Connection], Awaitable[Any]]] = {

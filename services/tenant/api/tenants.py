@@ -1,4 +1,4 @@
-"""All HTTP of the tenant service: tenants, the catalog, and the routing facts of a tenant."""
+"""Tenants over HTTP, and the routing facts of a tenant."""
 
 import functools
 from collections.abc import Callable
@@ -9,8 +9,8 @@ import asyncpg
 from fastapi import APIRouter, Query, Response
 from pydantic import Field
 
-from services.tenant import queries
 from services.tenant.lifecycle import State
+from services.tenant.queries import tenants as queries
 from shared.access import Principal, Role
 from shared.audit import changed
 from shared.changes import Change, Changes
@@ -34,8 +34,6 @@ from shared.http import (
 )
 from shared.postgres import Connection, Pool
 from shared.text import EmailAddress, Identifier, Name, Paragraph, PhoneNumber, Slug, Tags, Text
-
-PATHS = ("/v1/tenants", "/v1/tiers", "/v1/products", "/v1/tenant-config")
 
 _OPERATORS = permit(Role.SYSTEM_ADMIN, Role.CUSTOMER_SUPPORT)
 _READERS = permit(Role.SYSTEM_ADMIN, Role.CUSTOMER_SUPPORT, Role.TENANT_ADMIN)
@@ -137,74 +135,16 @@ class TenantConfig(Resource):
     api_gateway_url: str
 
 
-class Tier(Resource):
-    """A tier of the catalog, with what it means to the other services."""
-
-    name: str
-    rank: int = Field(description="From the smallest tier to the largest.")
-    plan: str
-    quotas: dict[str, int] = Field(description="Meter name to limit per calendar month.")
-    isolation: str
-    connections: int | None = Field(
-        description="How many database connections each login of an environment may hold; null is the default."
-    )
-    requests_per_second: int | None = Field(
-        description="How many requests to an application `/v1/authorize` lets pass; null is as many as there are."
-    )
-    requests_per_day: int | None = Field(description="The same for a day in UTC.")
-    is_default: bool
-    created_at: datetime
-    retired_at: datetime | None = Field(description="Cannot be taken from then on.")
-
-    @classmethod
-    def of(cls, row: asyncpg.Record) -> Self:
-        """Make it from a row of `queries.tier`."""
-        return cls(**row)
-
-
-class Product(Resource):
-    """A product of the catalog."""
-
-    name: str
-    description: str
-    versions: list[str] = Field(description="Those that can be taken, in the order of their publication.")
-    created_at: datetime
-    retired_at: datetime | None = Field(description="Cannot be taken from then on.")
-
-    @classmethod
-    def of(cls, row: asyncpg.Record) -> Self:
-        """Make it from a row of `queries.product`."""
-        return cls(**row)
-
-
-class ProductVersion(Resource):
-    """A version of a product."""
-
-    version: str
-    created_at: datetime
-    retired_at: datetime | None = Field(description="Cannot be taken from then on.")
-
-    @classmethod
-    def of(cls, row: asyncpg.Record) -> Self:
-        """Make it from a row of `queries.product_versions`."""
-        return cls(version=row["version"], created_at=row["created_at"], retired_at=row["retired_at"])
-
-
 def routes(pool: Pool, *, changes: Changes, clock: Clock, gateway_url: str) -> APIRouter:
-    """Return every route of the service.
+    """Return the routes about tenants.
 
     Args:
-        pool: connections to the service's database.
-        changes: make changes in it.
-        clock: when a change is said to have happened.
         gateway_url: where the application of every pooled tenant answers.
     """
     router = APIRouter()
     tenant_of = functools.partial(Tenant.of, gateway_url=gateway_url)
     router.include_router(_tenant_routes(pool, changes, tenant_of, clock))
     router.include_router(_config_routes(pool, tenant_of))
-    router.include_router(_tier_routes(pool))
-    router.include_router(_product_routes(pool))
     return router
 
 
@@ -317,62 +257,3 @@ def _config_routes(pool: Pool, tenant_of: Callable[[asyncpg.Record], Tenant]) ->
         return TenantConfig(**tenant_of(row).model_dump(include=set(TenantConfig.model_fields)))
 
     return router
-
-
-def _tier_routes(pool: Pool) -> APIRouter:
-    router = APIRouter(tags=["catalog"])
-
-    @router.get("/v1/tiers", dependencies=[_READERS])
-    async def list_tiers(limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Page[Tier]:
-        """List tiers from the smallest to the largest, retired ones included."""
-        (after,) = decode_cursor(cursor, int) or (0,)
-        async with pool.acquire() as connection:
-            rows = await queries.tiers(connection, after=after, limit=limit + 1)
-        return page(rows, limit=limit, item=Tier.of, key=lambda row: (row["rank"],))
-
-    @router.get("/v1/tiers/{name}", dependencies=[_READERS])
-    async def get_tier(name: Slug) -> Tier:
-        """Return one tier."""
-        async with pool.acquire() as connection:
-            row = await queries.tier(connection, name)
-        if row is None:
-            raise Problem(404, code="unknown_tier", detail=f"There is no tier {name}.")
-        return Tier.of(row)
-
-    return router
-
-
-def _product_routes(pool: Pool) -> APIRouter:
-    router = APIRouter(tags=["catalog"])
-
-    @router.get("/v1/products", dependencies=[_READERS])
-    async def list_products(limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Page[Product]:
-        """List products by name, retired ones included."""
-        (after,) = decode_cursor(cursor, str) or ("",)
-        async with pool.acquire() as connection:
-            rows = await queries.products(connection, after=after, limit=limit + 1)
-        return page(rows, limit=limit, item=Product.of, key=lambda row: (row["name"],))
-
-    @router.get("/v1/products/{name}", dependencies=[_READERS])
-    async def get_product(name: Slug) -> Product:
-        """Return one product."""
-        async with pool.acquire() as connection:
-            return Product.of(await _known_product(connection, name))
-
-    @router.get("/v1/products/{name}/versions", dependencies=[_READERS])
-    async def list_versions(name: Slug, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Page[ProductVersion]:
-        """List the versions of a product in the order of their publication, retired ones included."""
-        (after,) = decode_cursor(cursor, int) or (0,)
-        async with pool.acquire() as connection:
-            await _known_product(connection, name)
-            rows = await queries.product_versions(connection, name, after=after, limit=limit + 1)
-        return page(rows, limit=limit, item=ProductVersion.of, key=lambda row: (row["number"],))
-
-    return router
-
-
-async def _known_product(connection: Connection, name: str) -> asyncpg.Record:
-    row = await queries.product(connection, name)
-    if row is None:
-        raise Problem(404, code="unknown_product", detail=f"There is no product {name}.")
-    return row

@@ -1,4 +1,4 @@
-"""All SQL of the tenant service; each function is one statement with one intent."""
+"""SQL about tenants: their records, what they have taken, and what is certified of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -21,19 +21,11 @@ Terms = Mapping[str, Any]
 _TENANT = """
     SELECT tenant.tenant_id, tenant.customer_name, tenant.tier, tenant.state, tenant.email, tenant.phone,
            tenant.address, tenant.expiration, tenant.tags, tenant.attributes, tenant.version, tenant.created_at,
-           tier.isolation,
+           tenant.tier_meaning ->> 'isolation' AS isolation,
            (SELECT coalesce(jsonb_agg(jsonb_build_object('name', product, 'version', tenant_product.version)
                                       ORDER BY product), '[]')
             FROM tenant_product WHERE tenant_product.tenant_id = tenant.tenant_id) AS products
-    FROM tenant JOIN tier ON tier.name = tenant.tier
-"""
-
-# A product with the versions that can be taken; likewise.
-_PRODUCT = """
-    SELECT product.name, product.description, product.created_at, product.retired_at,
-           (SELECT coalesce(array_agg(version ORDER BY number), '{}')
-            FROM offered_version WHERE offered_version.product = product.name) AS versions
-    FROM product
+    FROM tenant
 """
 
 # One statement for a whole batch: read the asks, judge each against the catalog, then insert what may be inserted.
@@ -47,9 +39,8 @@ _REGISTER = """
             address, region, expiration, tags, attributes, position
         )
     ), judged AS MATERIALIZED (  -- or each use of the refusal would work it out again
-        SELECT ask.*, tier.plan, tier.quotas, tier.isolation, tier.connections,
-               tier.requests_per_second, tier.requests_per_day,
-               CASE WHEN tier.name IS NULL THEN 'unknown_tier'
+        SELECT ask.*, meaning(offer) AS tier_meaning,
+               CASE WHEN offer.name IS NULL THEN 'unknown_tier'
                     WHEN EXISTS (
                         SELECT FROM jsonb_to_recordset(ask.products) AS wanted (name text, version text)
                         LEFT JOIN offered_version AS offered
@@ -61,16 +52,16 @@ _REGISTER = """
                         GROUP BY name HAVING count(*) > 1
                     ) THEN 'duplicate_product'
                END AS refusal
-        FROM ask LEFT JOIN tier ON tier.name = ask.tier AND tier.retired_at IS NULL
+        FROM ask LEFT JOIN tier AS offer ON offer.name = ask.tier AND offer.retired_at IS NULL
     ), ranked AS (
         SELECT *, refusal IS NULL
                   AND row_number() OVER (PARTITION BY refusal IS NULL, tenant_id ORDER BY position) = 1 AS is_first
         FROM judged
     ), registered AS (
-        INSERT INTO tenant (tenant_id, customer_name, name_key, tier, email, phone, address, region, expiration,
-                            tags, attributes, created_at, updated_at)
-        SELECT tenant_id, customer_name, name_key, tier, email, phone, address, region, expiration,
-               tags, attributes, $2, $2
+        INSERT INTO tenant (tenant_id, customer_name, name_key, tier, tier_meaning, email, phone, address, region,
+                            expiration, tags, attributes, created_at, updated_at)
+        SELECT tenant_id, customer_name, name_key, tier, tier_meaning, email, phone, address, region,
+               expiration, tags, attributes, $2, $2
         FROM ranked WHERE is_first
         ORDER BY name_key, position  -- concurrent batches wait for each other's names in one order
         ON CONFLICT DO NOTHING       -- the first keeps the name; a transaction in progress is waited for
@@ -84,8 +75,7 @@ _REGISTER = """
         WHERE ranked.is_first
     )
     SELECT CASE WHEN registered.tenant_id IS NULL THEN coalesce(ranked.refusal, 'name_taken') END AS refusal,
-           ranked.tier, registered.version, ranked.plan, ranked.quotas, ranked.isolation, ranked.connections,
-           ranked.requests_per_second, ranked.requests_per_day
+           registered.version, ranked.tier_meaning
     FROM ranked
     LEFT JOIN registered ON ranked.is_first AND registered.tenant_id = ranked.tenant_id
     ORDER BY position
@@ -97,13 +87,15 @@ _JUDGE = """
         SELECT * FROM ROWS FROM (jsonb_to_recordset($1) AS (tenant_id text, wanted jsonb))
             WITH ORDINALITY AS ask (tenant_id, wanted, position)
     ), judged AS MATERIALIZED (
-        SELECT ask.*, found.state, found.terms, found.version + 1 AS version,  -- which the granted one will have
+        SELECT ask.tenant_id, ask.position, found.state, found.terms,
+               found.version + 1 AS version,  -- which the granted one will have
+               CASE WHEN offer.name IS NULL THEN ask.wanted
+                    ELSE ask.wanted || jsonb_build_object('tier_meaning', meaning(offer))
+               END AS wanted,
                CASE WHEN found.tenant_id IS NULL THEN 'unknown_tenant'
                     WHEN found.state <> ALL ($2::text[]) THEN 'wrong_state'
-                    WHEN ask.wanted ? 'tier' AND NOT EXISTS (
-                        SELECT FROM tier WHERE tier.name = ask.wanted ->> 'tier' AND tier.retired_at IS NULL
-                    ) THEN 'unknown_tier'
-                    WHEN ask.wanted ->> 'tier' = found.terms ->> 'tier' THEN 'same_tier'
+                    WHEN ask.wanted ? 'tier' AND offer.name IS NULL THEN 'unknown_tier'
+                    WHEN meaning(offer) = found.terms -> 'tier_meaning' THEN 'same_tier'
                     WHEN EXISTS (  -- what it has already it may keep, retired or not
                         SELECT FROM jsonb_to_recordset(ask.wanted -> 'products') AS chosen (name text, version text)
                         LEFT JOIN offered_version AS offered
@@ -121,7 +113,9 @@ _JUDGE = """
                           AND other.tenant_id <> ask.tenant_id
                     ) THEN 'name_taken'
                END AS refusal
-        FROM ask LEFT JOIN tenant_terms AS found USING (tenant_id)
+        FROM ask
+        LEFT JOIN tenant_terms AS found USING (tenant_id)
+        LEFT JOIN tier AS offer ON offer.name = ask.wanted ->> 'tier' AND offer.retired_at IS NULL
     ), ranked AS (
         SELECT *, row_number() OVER (PARTITION BY refusal IS NULL, wanted ->> 'name_key' ORDER BY position) AS candidate
         FROM judged
@@ -129,9 +123,8 @@ _JUDGE = """
     SELECT CASE WHEN refusal IS NULL AND wanted ? 'name_key' AND candidate > 1 THEN 'name_taken'
                 ELSE refusal
            END AS refusal,
-           state, terms, version, tier.name AS tier, tier.plan, tier.quotas, tier.isolation, tier.connections,
-           tier.requests_per_second, tier.requests_per_day
-    FROM ranked LEFT JOIN tier ON tier.name = ranked.wanted ->> 'tier'
+           state, terms, version, wanted, wanted -> 'tier_meaning' AS tier_meaning
+    FROM ranked
     ORDER BY position
 """
 
@@ -141,8 +134,7 @@ async def register(connection: Connection, asks: Sequence[RegisterTenant], *, no
 
     Returns:
         For each ask, in order: ``refusal`` (None, ``unknown_tier``, ``unknown_product``, ``duplicate_product`` or
-        ``name_taken``), its ``tier`` with ``plan``, ``quotas``, ``isolation``, ``connections``, ``requests_per_second``
-        and ``requests_per_day``, and the ``version`` of the record.
+        ``name_taken``), the ``tier_meaning`` that the tenant keeps, and the ``version`` of the record.
     """
     return await connection.fetch(
         _REGISTER,
@@ -225,8 +217,8 @@ async def judge(
 
     Returns:
         For each, in order: ``refusal`` (None, ``unknown_tenant``, ``wrong_state``, ``unknown_tier``, ``same_tier``,
-        ``unknown_product``, ``duplicate_product`` or ``name_taken``), ``state`` and ``terms`` as they are, and of the
-        wanted tier the same as in `register`; ``version`` is the one that `write_terms` gives it.
+        ``unknown_product``, ``duplicate_product`` or ``name_taken``), ``state`` and ``terms`` as they are, and
+        ``wanted`` with the ``tier_meaning`` of a tier; ``version`` is the one that `write_terms` gives it.
     """
     asks = [{"tenant_id": tenant_id, "wanted": terms} for tenant_id, terms in wanted.items()]
     return await connection.fetch(_JUDGE, asks, states)
@@ -243,8 +235,8 @@ async def write_terms(connection: Connection, terms: Mapping[str, Terms], *, now
         """
         WITH target AS (
             SELECT * FROM jsonb_to_recordset($1) AS target (
-                tenant_id text, state text, tier text, customer_name text, name_key text, expiration date,
-                products jsonb
+                tenant_id text, state text, tier text, tier_meaning jsonb, customer_name text, name_key text,
+                expiration date, products jsonb
             )
         ), given_up AS (
             DELETE FROM tenant_product USING target
@@ -258,8 +250,9 @@ async def write_terms(connection: Connection, terms: Mapping[str, Terms], *, now
                 WHERE tenant_product.version <> excluded.version
         )
         UPDATE tenant
-        SET state = target.state, tier = target.tier, customer_name = target.customer_name,
-            name_key = target.name_key, expiration = target.expiration, version = version + 1, updated_at = $2
+        SET state = target.state, tier = target.tier, tier_meaning = target.tier_meaning,
+            customer_name = target.customer_name, name_key = target.name_key, expiration = target.expiration,
+            version = version + 1, updated_at = $2
         FROM target WHERE tenant.tenant_id = target.tenant_id
         """,
         sorted(rows, key=itemgetter("name_key")),  # concurrent batches wait for each other's names in one order
@@ -379,62 +372,8 @@ async def change_details(
     )
 
 
-async def catalog(connection: Connection) -> asyncpg.Record:
-    """Return the catalog of what can be taken: ``revision``, ``tiers``, ``default_tier`` and ``products``."""
-    row = await connection.fetchrow(
-        """
-        SELECT revision,
-               (SELECT coalesce(array_agg(name ORDER BY rank), '{}') FROM tier WHERE retired_at IS NULL) AS tiers,
-               (SELECT name FROM tier WHERE is_default) AS default_tier,
-               (SELECT coalesce(jsonb_agg(jsonb_build_object('name', product, 'versions', versions)), '[]')
-                FROM (SELECT product, jsonb_agg(version ORDER BY number) AS versions
-                      FROM offered_version GROUP BY product ORDER BY product) AS offered) AS products
-        FROM catalog
-        """
-    )
-    assert row is not None  # the migration wrote the one row there is
-    return row
-
-
-async def usage_plans(connection: Connection, tenant_ids: Sequence[str]) -> list[asyncpg.Record]:
-    """Return what the tiers of tenants let them use, those that there are: as in `register`."""
+async def tier_meanings(connection: Connection, tenant_ids: Sequence[str]) -> list[asyncpg.Record]:
+    """Return the ``version`` and the ``tier_meaning`` of tenants, those that there are."""
     return await connection.fetch(
-        """
-        SELECT tenant_id, tier, version, requests_per_second, requests_per_day
-        FROM tenant JOIN tier ON tier.name = tenant.tier WHERE tenant_id = ANY ($1::text[])
-        """,
-        tenant_ids,
-    )
-
-
-async def tiers(connection: Connection, *, after: int, limit: int) -> list[asyncpg.Record]:
-    """List the tiers above the rank ``after``, from the smallest to the largest, retired ones included."""
-    return await connection.fetch("SELECT * FROM tier WHERE rank > $1 ORDER BY rank LIMIT $2", after, limit)
-
-
-async def tier(connection: Connection, name: str) -> asyncpg.Record | None:
-    """Find one tier by its name, retired or not."""
-    return await connection.fetchrow("SELECT * FROM tier WHERE name = $1", name)
-
-
-async def products(connection: Connection, *, after: str, limit: int) -> list[asyncpg.Record]:
-    """List products by name, retired ones included, each with its ``versions`` that can be taken."""
-    return await connection.fetch(_PRODUCT + "WHERE product.name > $1 ORDER BY product.name LIMIT $2", after, limit)
-
-
-async def product(connection: Connection, name: str) -> asyncpg.Record | None:
-    """Find one product by its name, retired or not, with its ``versions`` that can be taken."""
-    return await connection.fetchrow(_PRODUCT + "WHERE product.name = $1", name)
-
-
-async def product_versions(connection: Connection, product: str, *, after: int, limit: int) -> list[asyncpg.Record]:
-    """List the versions of a product in the order of their publication, retired ones included."""
-    return await connection.fetch(
-        """
-        SELECT number, version, created_at, retired_at FROM product_version
-        WHERE product = $1 AND number > $2 ORDER BY number LIMIT $3
-        """,
-        product,
-        after,
-        limit,
+        "SELECT tenant_id, version, tier_meaning FROM tenant WHERE tenant_id = ANY ($1::text[])", tenant_ids
     )
