@@ -1,7 +1,8 @@
 """``make bench``: onboardings through six real processes, beside the bare floor of the same messages and commits.
 
 Both run on the same servers in the same run, so that what is compared is the ratio and not the machine. So do the
-answers to a gateway, beside those of the smallest application there is.
+answers to a gateway, beside those of the smallest application there is, and environments in a pool, as bridges and as
+silos, beside their bare statements.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import time
 from collections.abc import Sequence
 from statistics import median
 
-from bench import authorize
+from bench import authorize, environments
 from bench.backlog import peak_memory
 from bench.floor_run import Floor
 from bench.onboardings import System, running_system
@@ -77,6 +78,9 @@ def main() -> int:
     parser.add_argument(
         "--seconds", type=float, default=5.0, help="of each measurement of /v1/authorize; 0 leaves it out"
     )
+    parser.add_argument(
+        "--environments", action=argparse.BooleanOptionalAction, default=True, help="make pools, bridges and silos"
+    )
     options = parser.parse_args()
     configure_logs(form="console", level="warning")
     if options.count:
@@ -85,6 +89,9 @@ def main() -> int:
     if options.seconds:
         print("\nAnswers to gateways on one core:")
         authorize.run(seconds=options.seconds, rounds=options.rounds)
+    if options.environments:
+        print("\nEnvironments, one process of provisioning:")
+        asyncio.run(environments.compare(rounds=options.rounds))
     if options.messages:
         asyncio.run(fill_up(messages=options.messages))
     return 0

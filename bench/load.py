@@ -86,6 +86,6 @@ def request(run: str, number: int) -> dict[str, object]:
     return {
         "customerName": f"Customer {run} {number}",
         "adminEmails": [f"owner-{run}-{number}@example.com"],
-        "tier": ("free", "standard", "premium")[number % 3],
+        "tier": "free",
         "products": [{"name": "notes", "version": "2.0"}],
     }

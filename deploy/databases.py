@@ -3,7 +3,8 @@
 =============================  ==========================================================================
 ``tenure_<service>``           the database, and the login of the same name that the running service uses
 ``tenure_<service>_owner``     owns the database and its schema; used by migrations alone
-``tenure_application``         where tenants' own schemas live; ``tenure_application_owner`` makes them
+``tenure_application``         where tenants live; ``tenure_application_owner`` makes their schemas and logins in it,
+                               and beside it the databases of those who have one of their own
 =============================  ==========================================================================
 
 A service's login reads and writes rows of its own database. It cannot connect to another one, and it cannot create,
@@ -22,7 +23,7 @@ from shared.contracts import SERVICES
 from shared.postgres import Connection
 
 APPLICATION = "application"
-"""The database of the applications that tenants use; its owner makes a login for each tenant."""
+"""The database of the applications that tenants use; its owner makes logins and databases for them."""
 
 _LOCK = 0x7E9C0DB
 _CONNECT_SECONDS = 10.0
@@ -48,6 +49,19 @@ _SCHEMA_GRANTS = (
     "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE ON SEQUENCES TO %1$I",
     "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT EXECUTE ON FUNCTIONS TO %1$I",
 )
+# Who is granted something in these databases or on them, and the members of those; but superusers and $2.
+_ROLES_OF_TENANTS = """
+    WITH RECURSIVE role AS (
+        SELECT pg_roles.oid, rolname FROM pg_shdepend JOIN pg_roles ON pg_roles.oid = refobjid
+        WHERE (dbid = ANY ($1::oid[]) OR (classid = 'pg_database'::regclass AND objid = ANY ($1::oid[])))
+          AND refclassid = 'pg_authid'::regclass AND NOT rolsuper AND rolname <> ALL ($2::text[])
+        UNION
+        SELECT pg_roles.oid, pg_roles.rolname
+        FROM role JOIN pg_auth_members ON roleid = role.oid JOIN pg_roles ON pg_roles.oid = member
+        WHERE NOT rolsuper AND pg_roles.rolname <> ALL ($2::text[])
+    )
+    SELECT rolname FROM role
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +116,7 @@ async def create_databases(
         urls = await asyncio.gather(
             *(create_database(admin_url, f"{prefix}_{name}", passwords[name]) for name in names)
         )
-        await _run(connection, ("ALTER ROLE %1$I CREATEROLE",), f"{prefix}_{APPLICATION}_owner")
+        await let_make_tenants(connection, f"{prefix}_{APPLICATION}")
     finally:
         await connection.close()
     return dict(zip(names, urls, strict=True))
@@ -132,6 +146,16 @@ async def create_database(admin_url: str, name: str, passwords: DatabasePassword
     return urls
 
 
+async def let_make_tenants(connection: Connection, name: str) -> None:
+    """Let the owner of an application database make roles and databases for tenants.
+
+    Args:
+        connection: an administrator's.
+        name: of the application database.
+    """
+    await _run(connection, ("ALTER ROLE %1$I CREATEROLE CREATEDB",), f"{name}_owner")
+
+
 async def copy_database(admin_url: str, template: str, copy: str) -> None:
     """Make a database that equals ``template``, content and rights, reached by the same two logins.
 
@@ -153,6 +177,28 @@ async def drop_database(admin_url: str, name: str) -> None:
         await _run(connection, ("DROP DATABASE IF EXISTS %1$I WITH (FORCE)",), name)
     finally:
         await connection.close()
+
+
+async def drop_application(admin_url: str, name: str) -> None:
+    """Remove an application database with its two logins, and whatever was made for tenants on the same server.
+
+    Args:
+        admin_url: a superuser.
+    """
+    connection = await _connect(admin_url)
+    try:
+        databases = await connection.fetch(
+            "SELECT datname, oid FROM pg_database WHERE pg_get_userbyid(datdba) = $1", f"{name}_owner"
+        )
+        roles = await connection.fetch(_ROLES_OF_TENANTS, [row["oid"] for row in databases], [name, f"{name}_owner"])
+        for row in databases:
+            await _run(connection, ("ALTER DATABASE %1$I IS_TEMPLATE false",), row["datname"])
+            await _run(connection, ("DROP DATABASE IF EXISTS %1$I WITH (FORCE)",), row["datname"])
+        for row in roles:
+            await _run(connection, ("DROP ROLE IF EXISTS %1$I",), row["rolname"])
+    finally:
+        await connection.close()
+    await drop_logins(admin_url, name)
 
 
 async def drop_logins(admin_url: str, name: str) -> None:

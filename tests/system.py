@@ -20,7 +20,9 @@ from deploy.audit import Audit, audit
 from deploy.local.ports import free_port
 from deploy.local.stack import Stack, running_stack
 from deploy.local.system import built_services, origin_of
+from services.provisioning.jobs.settling import Settling
 from shared.contracts import Ask
+from shared.contracts.provisioning import StepProgressed
 from shared.messaging.bus import Bus
 from shared.messaging.event import Event, Outgoing
 from shared.messaging.topology import STATUS_EXCHANGE
@@ -221,10 +223,18 @@ async def subscribed(watcher_url: str, queue_name: str) -> AsyncIterator[Subscri
         yield subscriber
 
 
-async def let_time_run_out(system: System, workflow: Workflow, step: str, attempt: int, *, seconds: float) -> None:
-    """Wait until nothing but an attempt of one step is under way, then let its time be up."""
+async def let_time_run_out(
+    system: System, workflow: Workflow, step: str, attempt: int, *, seconds: float, unsaid: Sequence[Outgoing]
+) -> None:
+    """Wait until nothing but an attempt of one step is under way, then let its time be up.
+
+    Args:
+        unsaid: what the participant would have answered; its answer to this attempt is waited for.
+    """
 
     async def is_waiting_for_it_alone() -> bool:
+        if len(unsaid) < attempt:
+            return False
         found = (await system.client.get(workflow["links"]["self"])).json()
         running = [(each["name"], each["attempts"]) for each in found["steps"] if each["status"] == "running"]
         return running == [(step, attempt)]
@@ -235,18 +245,25 @@ async def let_time_run_out(system: System, workflow: Workflow, step: str, attemp
 
 @asynccontextmanager
 async def withheld(system: System, ask: type[Ask]) -> AsyncIterator[list[Outgoing]]:
-    """Let a participant do what it is asked and say nothing of it; yield what it would have said."""
+    """Let a participant do what it is asked and say nothing of it; yield what it would have said, at once or later."""
     dispatch = system.services[ask.owner].kernel.dispatch
-    handle = dispatch.handle
+    handle, settle = dispatch.handle, Settling.answers
+    causes: set[str] = set()
     unsaid: list[Outgoing] = []
 
-    async def handle_silently(connection: Connection, events: Sequence[Event]) -> list[Outgoing]:
-        causes = {str(event.id) for event in events if isinstance(event.message, ask)}
-        said = await handle(connection, events)
+    def withhold(said: Sequence[Outgoing]) -> list[Outgoing]:
         answers = [each for each in said if json.loads(each.event).get("causationid") in causes]
-        unsaid.extend(answers)
+        unsaid.extend(each for each in answers if each.routing_key != StepProgressed.routing_key())
         return [each for each in said if each not in answers]
+
+    async def handle_silently(connection: Connection, events: Sequence[Event]) -> list[Outgoing]:
+        causes.update(str(event.id) for event in events if isinstance(event.message, ask))
+        return withhold(await handle(connection, events))
+
+    async def settle_silently(settling: Settling, *args: Any) -> list[Outgoing]:
+        return withhold(await settle(settling, *args))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dispatch, "handle", handle_silently)
+        patch.setattr(Settling, "answers", settle_silently)
         yield unsaid

@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from deploy.audit import Audit, Finding
-from deploy.databases import APPLICATION, DatabasePasswords, create_databases, drop_database
+from deploy.databases import APPLICATION, DatabasePasswords, create_databases, drop_application, drop_database
 from deploy.local import processes
 from deploy.local.demonstration import (
     Ending,
@@ -177,8 +177,9 @@ async def given_servers(postgres_server: Server, broker_server: Server) -> Async
     given |= {f"TENURE_{service.upper()}_DATABASE_OWNER_URL": urls[service].owner for service in SERVICES}
     given["TENURE_APPLICATION_DATABASE_URL"] = urls[APPLICATION].owner
     yield given | {"TENURE_AMQP_URL": broker_server.admin_url}
-    for name in passwords:
-        await drop_database(postgres_server.admin_url, f"{prefix}_{name}")
+    for service in SERVICES:
+        await drop_database(postgres_server.admin_url, f"{prefix}_{service}")
+    await drop_application(postgres_server.admin_url, f"{prefix}_{APPLICATION}")
 
 
 def demo(environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":

@@ -8,24 +8,19 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from services.provisioning import queries
-from services.provisioning.drivers import PoolDriver
+from services.provisioning.drivers import Environment, Exporter
+from services.provisioning.queries import exports as queries
 from shared.clock import Clock
-from shared.ids import Ids
-from shared.postgres import Connection, Pool
+from shared.postgres import Connection, Pool, transaction
 
 CHUNK_BYTES = 1024 * 1024
 """The most bytes of a chunk, and about the most of a stream that is ever in memory."""
 
-LONGEST_SECONDS = 20.0
-"""How long the exports of a batch may take: less than the transaction that they are part of."""
+LONGEST = timedelta(minutes=30)
+"""How long an export may take."""
 
 _GZIP = zlib.MAX_WBITS | 16  # zlib's own header for gzip carries no time and no name: the same rows, the same bytes
 _EXPIRED_AT_ONCE = 10
-
-
-class ExportTooLongError(Exception):
-    """The exports of a batch did not end in time. Fewer at once may."""
 
 
 class MissingChunkError(Exception):
@@ -84,35 +79,52 @@ class Stream:
     async def _keep(self, length: int) -> None:
         content = bytes(self._rest[:length])
         del self._rest[:length]
-        await queries.create_export_chunk(self._connection, self._export_id, self._chunks, content)
+        await queries.create_chunk(self._connection, self._export_id, self._chunks, content)
         self._chunks += 1
         self._hash.update(content)
         self.bytes += length
 
 
-async def make_export(
-    connection: Connection, tenant_id: str, *, driver: PoolDriver, clock: Clock, ids: Ids, lifetime: timedelta
-) -> Export:
-    """Keep everything of a tenant's as a new export.
+class Exports:
+    """Makes and deletes exports.
 
-    Raises:
-        NoEnvironmentError: there is nothing to export, and nothing was kept.
+    Args:
+        lifetime: how long an export can be fetched.
     """
-    export_id, now = ids.new(), clock.now()
-    stream = Stream(connection, export_id)
-    rows = await driver.export(tenant_id, stream.write)
-    await stream.finish()
-    export = Export(
-        export_id=export_id,
-        tenant_id=tenant_id,
-        created_at=now,
-        expires_at=now + lifetime,
-        rows=rows,
-        bytes=stream.bytes,
-        sha256=stream.sha256,
-    )
-    await queries.create_export(connection, dataclasses.asdict(export))
-    return export
+
+    def __init__(self, pool: Pool, *, clock: Clock, lifetime: timedelta) -> None:
+        self._pool = pool
+        self._clock = clock
+        self._lifetime = lifetime
+
+    async def make(self, export_id: UUID, environment: Environment, driver: Exporter) -> Export:
+        """Keep everything of a tenant's as an export, in place of one of this id that was made before.
+
+        Raises:
+            NoEnvironmentError: there is nothing to export, and nothing was kept.
+        """
+        async with transaction(self._pool, seconds=LONGEST.total_seconds()) as connection:
+            await queries.delete(connection, [export_id])
+            stream = Stream(connection, export_id)
+            rows = await driver.export(environment, stream.write)
+            await stream.finish()
+            now = self._clock.now()
+            export = Export(
+                export_id=export_id,
+                tenant_id=environment.tenant_id,
+                created_at=now,
+                expires_at=now + self._lifetime,
+                rows=rows,
+                bytes=stream.bytes,
+                sha256=stream.sha256,
+            )
+            await queries.create(connection, dataclasses.asdict(export))
+        return export
+
+    async def delete(self, export_id: UUID) -> None:
+        """Delete an export, if it is there."""
+        async with transaction(self._pool) as connection:
+            await queries.delete(connection, [export_id])
 
 
 async def read_export(pool: Pool, export_id: UUID, *, length: int) -> AsyncIterator[bytes]:
@@ -127,7 +139,7 @@ async def read_export(pool: Pool, export_id: UUID, *, length: int) -> AsyncItera
     number = 0
     while length > 0:
         async with pool.acquire() as connection:
-            content = await queries.export_chunk(connection, export_id, number)
+            content = await queries.chunk(connection, export_id, number)
         if content is None:
             raise MissingChunkError(f"chunk {number} of export {export_id}")
         yield content
@@ -140,7 +152,7 @@ async def sweep_exports(pool: Pool, clock: Clock) -> int:
     swept = 0
     while True:
         async with pool.acquire() as connection:
-            deleted = await queries.delete_expired_exports(connection, now=clock.now(), limit=_EXPIRED_AT_ONCE)
+            deleted = await queries.delete_expired(connection, now=clock.now(), limit=_EXPIRED_AT_ONCE)
         swept += deleted
         if deleted < _EXPIRED_AT_ONCE:
             return swept

@@ -1,301 +1,283 @@
 """What the provisioning service does when it is asked. The last lines list all it hears and all it says.
 
-A driver works on another database than the one of the transaction, so its effect is there before the commit, and stays
-if that never comes. Therefore doing is idempotent, for it is then done again; and undoing never asks whether something
-was done: it removes whatever there is, or makes the driver's side agree with what our own tables say afterwards.
+Nothing is made here. What is asked for becomes a job, recorded with the environment in the transaction that takes the
+ask; workers do it (`services.provisioning.jobs`) and answer when it is done. What can be refused at once, or is so
+already, is answered at once.
 """
 
-import asyncio
-import functools
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import asyncpg
 
-from services.provisioning import queries
-from services.provisioning.drivers import NoEnvironmentError, Partition, PoolDriver
-from services.provisioning.environments import Environments
-from services.provisioning.exports import LONGEST_SECONDS, Export, ExportTooLongError, make_export
+from services.provisioning.drivers.registry import Drivers
+from services.provisioning.jobs import beginning
+from services.provisioning.jobs.answers import provisioned, refusal, removed, undone
+from services.provisioning.jobs.job import Failure, Operation, Settings
+from services.provisioning.queries import environments, jobs
 from shared.access import replica
 from shared.clock import Clock
 from shared.contracts import provisioning as contracts
-from shared.contracts.base import Fact
+from shared.contracts.base import Ask, Fact
 from shared.contracts.tenant import ProductVersion
 from shared.ids import Ids
-from shared.messaging.subscriptions import Changed, Restoration, Subscriptions, change, do, restore, undo
+from shared.messaging.barrier import key_of
+from shared.messaging.event import Event
+from shared.messaging.subscriptions import Reversal, Subscriptions, begin, turn_back
 from shared.postgres import Connection
 
-ISOLATIONS = ("pool",)
-"""The kinds of environment that can be made."""
+Plan: TypeAlias = Callable[[Any, Settings], Mapping[str, Any] | Failure]
+"""What an ask wants of the environment that there is, or why it cannot be had."""
 
 
 async def provision_environments(
     connection: Connection,
-    asks: Sequence[contracts.ProvisionEnvironment],
+    events: Sequence[Event],
     *,
-    driver: PoolDriver,
+    drivers: Drivers,
     clock: Clock,
     ids: Ids,
     regions: Sequence[str],
-) -> Sequence[Fact]:
-    """Make a ready environment for each tenant, in the first of ``regions`` unless it names another of them."""
-    accepted = [ask for ask in asks if _refusal(ask, regions) is None]
-    wanted = [ask.model_dump() | {"environment_id": ids.new(), "region": ask.region or regions[0]} for ask in accepted]
-    made = await queries.create_environments(connection, wanted, now=clock.now())
-    await driver.provision([Partition(tenant_id, each["connections"]) for tenant_id, each in made.items()])
-    return [_refusal(ask, regions) or _provisioned(made[ask.tenant_id]) for ask in asks]
+) -> Sequence[Fact | None]:
+    """Begin to make an environment for each tenant, in the first of ``regions`` unless it is to be in another."""
+    wanted = {
+        event.id: _wanted(event.message, regions[0], ids)
+        for event in events
+        if _unprovidable(event.message, drivers, regions) is None
+    }
+    found = await environments.create(connection, [_columns(each) for each in wanted.values()], now=clock.now())
+    begun = [event for event in events if event.id in wanted and _is_made_for(wanted[event.id], found)]
+    await jobs.create(
+        connection, [beginning.provisioning(event, wanted[event.id], ids) for event in begun], now=clock.now()
+    )
+    return [None if event in begun else _unbegun(event.message, drivers, regions, found) for event in events]
 
 
-def _refusal(ask: contracts.ProvisionEnvironment, regions: Sequence[str]) -> contracts.EnvironmentRefused | None:
-    if ask.region is not None and ask.region not in regions:
-        detail = f"There is no region {ask.region!r}, only {', '.join(regions)}."
-        return contracts.EnvironmentRefused(tenant_id=ask.tenant_id, code="unknown_region", detail=detail)
-    if ask.isolation not in ISOLATIONS:
-        return contracts.EnvironmentRefused(
-            tenant_id=ask.tenant_id, code="unsupported_isolation", detail=_unsupported(ask.isolation)
-        )
-    return None
-
-
-def _unsupported(isolation: str) -> str:
-    return f"Isolation {isolation!r} cannot be provided, only {', '.join(ISOLATIONS)}."
-
-
-def _provisioned(environment: asyncpg.Record) -> Fact:
-    return contracts.EnvironmentProvisioned(
-        tenant_id=environment["tenant_id"],
-        environment_id=str(environment["environment_id"]),
-        isolation=environment["isolation"],
-        region=environment["region"],
+def _wanted(ask: Any, default_region: str, ids: Ids) -> Settings:
+    return Settings(
+        environment_id=ids.new(),
+        tenant_id=ask.tenant_id,
+        driver=ask.driver,
+        isolation=ask.isolation,
+        region=ask.region or default_region,
+        status="provisioning",
+        connections=ask.connections,
+        parameters=ask.parameters,
+        products=_versions(ask.products),
     )
 
 
-async def deprovision_environments(
-    connection: Connection, asks: Sequence[contracts.DeprovisionEnvironment], *, driver: PoolDriver
-) -> Sequence[Fact]:
-    """Remove each tenant's environment with all its data and logins, wherever there is something of it."""
-    tenant_ids = [ask.tenant_id for ask in asks]
-    await queries.delete_environments(connection, tenant_ids)
-    await driver.deprovision(tenant_ids)
-    return [contracts.EnvironmentDeprovisioned(tenant_id=tenant_id) for tenant_id in tenant_ids]
+def _columns(wanted: Settings) -> dict[str, Any]:
+    names = ("environment_id", "tenant_id", "driver", "isolation", "region", "connections", "parameters", "products")
+    return {name: getattr(wanted, name) for name in names}
 
 
-async def remove_environments(
-    connection: Connection, asks: Sequence[contracts.RemoveEnvironment], *, driver: PoolDriver
-) -> Sequence[Fact]:
-    """Remove each tenant's environment for good, and tell how much there was of it."""
-    tenant_ids = list(dict.fromkeys(ask.tenant_id for ask in asks))
-    found = await queries.lock_environments(connection, tenant_ids)
-    deployed = await queries.deployments(connection, tenant_ids)
-    # Until we commit the environment is there, and by its id a removal that is repeated gets the same counts.
-    rows = await driver.remove({each: found[each]["environment_id"] if each in found else None for each in tenant_ids})
-    await queries.delete_environments(connection, tenant_ids)
-    deleted = {
-        each: {"environments": int(each in found), "deployments": len(deployed.get(each, ())), **rows[each]}
-        for each in tenant_ids
-    }
-    return [_removed(ask.tenant_id, deleted) for ask in asks]
+def _is_made_for(wanted: Settings, found: Mapping[str, asyncpg.Record]) -> bool:
+    return bool(found[wanted.tenant_id]["environment_id"] == wanted.environment_id)
 
 
-def _removed(tenant_id: str, deleted: dict[str, dict[str, int]]) -> Fact:
-    """Tell of a removal; who asks for the same once more finds nothing."""
-    counts = deleted[tenant_id]
-    deleted[tenant_id] = dict.fromkeys(counts, 0)
-    return contracts.EnvironmentRemoved(tenant_id=tenant_id, deleted=counts)
+def _unbegun(ask: Any, drivers: Drivers, regions: Sequence[str], found: Mapping[str, asyncpg.Record]) -> Fact:
+    """Answer where nothing is to be made: it cannot be, or is there already, or another job is at it."""
+    if failure := _unprovidable(ask, drivers, regions):
+        return refusal(Operation.PROVISION, ask.tenant_id, failure)
+    environment = found[ask.tenant_id]
+    if environment["status"] in {"ready", "moving"}:
+        return provisioned(ask.tenant_id, environment)
+    busy = Failure("environment_busy", f"The environment of tenant {ask.tenant_id} is {environment['status']}.")
+    return refusal(Operation.PROVISION, ask.tenant_id, busy, retryable=True)
+
+
+def _unprovidable(ask: Any, drivers: Drivers, regions: Sequence[str]) -> Failure | None:
+    if ask.region is not None and ask.region not in regions:
+        return Failure("unknown_region", f"There is no region {ask.region!r}, only {', '.join(regions)}.")
+    if (driver := drivers.find(ask.driver)) is None:
+        return Failure("unknown_driver", f"There is no driver {ask.driver!r}, only {', '.join(drivers.names())}.")
+    return _unsupported(ask.isolation, driver.isolations)
+
+
+def _unsupported(isolation: str, isolations: Sequence[str]) -> Failure | None:
+    if isolation in isolations:
+        return None
+    detail = f"Isolation {isolation!r} cannot be provided, only {', '.join(isolations)}."
+    return Failure("unsupported_isolation", detail)
 
 
 async def move_environments(
-    connection: Connection, asks: Sequence[contracts.MoveEnvironment], *, driver: PoolDriver
-) -> Sequence[Changed]:
-    """Give each environment the isolation and the connections that are asked for."""
-    environments = await Environments.lock(connection, asks)
-    changes = [_move(environments, ask) for ask in asks]
-    await environments.settle(driver)
-    return changes
+    connection: Connection, events: Sequence[Event], *, drivers: Drivers, clock: Clock, ids: Ids
+) -> Sequence[Fact | None]:
+    """Begin to give each environment the isolation and the connections that are asked for."""
 
+    def plan(ask: contracts.MoveEnvironment, environment: Settings) -> Mapping[str, Any] | Failure:
+        if ask.driver != environment.driver:
+            detail = f"An environment of the driver {environment.driver!r} cannot be moved to {ask.driver!r}."
+            return Failure("unsupported_move", detail)
+        driver = drivers.find(environment.driver)
+        if failure := _unsupported(ask.isolation, driver.isolations if driver else ()):
+            return failure
+        wanted: dict[str, Any] = {"connections": ask.connections, "parameters": ask.parameters}
+        return wanted if ask.isolation == environment.isolation else wanted | {"isolation": ask.isolation}
 
-def _move(environments: Environments, ask: contracts.MoveEnvironment) -> Changed:
-    if ask.isolation not in ISOLATIONS:
-        return Changed(
-            contracts.EnvironmentMoveRefused(
-                tenant_id=ask.tenant_id, code="unsupported_isolation", detail=_unsupported(ask.isolation)
-            )
-        )
-    if ask.tenant_id not in environments:
-        return Changed(contracts.EnvironmentMoveRefused(tenant_id=ask.tenant_id, **_unknown(ask.tenant_id)))
-    before = environments.change(ask.tenant_id, {"isolation": ask.isolation, "connections": ask.connections})
-    return Changed(contracts.EnvironmentMoved(tenant_id=ask.tenant_id, isolation=ask.isolation), before)
-
-
-def _unknown(tenant_id: str) -> dict[str, str]:
-    return {"code": "unknown_environment", "detail": f"There is no environment of tenant {tenant_id}."}
-
-
-async def move_environments_back(
-    connection: Connection, restorations: Sequence[Restoration], *, driver: PoolDriver
-) -> Sequence[Fact]:
-    """Give each environment the isolation and the connections that it was found with."""
-    await _bring_back(connection, restorations, driver)
-    return [contracts.EnvironmentMovedBack(tenant_id=each.tenant_id) for each in restorations]
-
-
-async def _bring_back(connection: Connection, restorations: Sequence[Restoration], driver: PoolDriver) -> None:
-    environments = await Environments.lock(connection, restorations)
-    for each in restorations:
-        if each.before is not None and each.tenant_id in environments:
-            environments.change(each.tenant_id, each.before)
-    await environments.settle(driver)
+    return await _begin(connection, events, Operation.MOVE, plan, clock=clock, ids=ids)
 
 
 async def throttle_environments(
-    connection: Connection, asks: Sequence[contracts.ThrottleEnvironment], *, driver: PoolDriver, clock: Clock
-) -> Sequence[Changed]:
-    """Let nobody work in these environments; one that is throttled already keeps its reason."""
-    environments = await Environments.lock(connection, asks)
-    changes = [_throttle(environments, ask, now=clock.now().isoformat()) for ask in asks]
-    await environments.settle(driver)
-    return changes
+    connection: Connection, events: Sequence[Event], *, clock: Clock, ids: Ids
+) -> Sequence[Fact | None]:
+    """Begin to let nobody work in these environments; one that is throttled already keeps its reason."""
+    now = clock.now().isoformat()
 
+    def plan(ask: contracts.ThrottleEnvironment, _: Settings) -> Mapping[str, Any]:
+        return {"throttled_at": now, "throttle_reason": ask.reason}
 
-def _throttle(environments: Environments, ask: contracts.ThrottleEnvironment, *, now: str) -> Changed:
-    if ask.tenant_id not in environments:
-        return Changed(contracts.EnvironmentThrottlingRefused(tenant_id=ask.tenant_id, **_unknown(ask.tenant_id)))
-    before = None
-    if not environments.is_throttled(ask.tenant_id):
-        before = environments.change(ask.tenant_id, {"throttled_at": now, "throttle_reason": ask.reason})
-    return Changed(contracts.EnvironmentThrottled(tenant_id=ask.tenant_id), before)
-
-
-async def unthrottle_environments(
-    connection: Connection, restorations: Sequence[Restoration], *, driver: PoolDriver
-) -> Sequence[Fact]:
-    """Leave each environment as open as it was found."""
-    await _bring_back(connection, restorations, driver)
-    return [contracts.EnvironmentUnthrottled(tenant_id=each.tenant_id) for each in restorations]
+    return await _begin(connection, events, Operation.THROTTLE, plan, clock=clock, ids=ids)
 
 
 async def release_environments(
-    connection: Connection, asks: Sequence[contracts.ReleaseEnvironment], *, driver: PoolDriver
-) -> Sequence[Changed]:
-    """Let tenants work in these environments again."""
-    environments = await Environments.lock(connection, asks)
-    changes = [_release(environments, ask) for ask in asks]
-    await environments.settle(driver)
-    return changes
+    connection: Connection, events: Sequence[Event], *, clock: Clock, ids: Ids
+) -> Sequence[Fact | None]:
+    """Begin to let tenants work in these environments again."""
+
+    def plan(_: contracts.ReleaseEnvironment, __: Settings) -> Mapping[str, Any]:
+        return {"throttled_at": None, "throttle_reason": None}
+
+    return await _begin(connection, events, Operation.RELEASE, plan, clock=clock, ids=ids)
 
 
-def _release(environments: Environments, ask: contracts.ReleaseEnvironment) -> Changed:
-    if ask.tenant_id not in environments:
-        return Changed(contracts.EnvironmentReleaseRefused(tenant_id=ask.tenant_id, **_unknown(ask.tenant_id)))
-    before = environments.change(ask.tenant_id, {"throttled_at": None, "throttle_reason": None})
-    return Changed(contracts.EnvironmentReleased(tenant_id=ask.tenant_id), before)
+async def deploy_products(
+    connection: Connection, events: Sequence[Event], *, clock: Clock, ids: Ids
+) -> Sequence[Fact | None]:
+    """Begin to let exactly these products run in each environment."""
 
+    def plan(ask: contracts.DeployProducts, _: Settings) -> Mapping[str, Any]:
+        return {"products": _versions(ask.products)}
 
-async def rethrottle_environments(
-    connection: Connection, restorations: Sequence[Restoration], *, driver: PoolDriver
-) -> Sequence[Fact]:
-    """Leave each environment as throttled as it was found, since then and for that reason."""
-    await _bring_back(connection, restorations, driver)
-    return [contracts.EnvironmentRethrottled(tenant_id=each.tenant_id) for each in restorations]
-
-
-async def deploy_products(connection: Connection, asks: Sequence[contracts.DeployProducts]) -> Sequence[Changed]:
-    """Let exactly these products run in each environment."""
-    tenant_ids = [ask.tenant_id for ask in asks]
-    known = await queries.lock_environments(connection, tenant_ids)
-    deployed = await queries.deployments(connection, tenant_ids)
-    found = {tenant_id: deployed.get(tenant_id, {}) for tenant_id in known}
-    running = dict(found)
-    changes = [_deploy(running, ask) for ask in asks]
-    await queries.set_deployments(connection, {each: running[each] for each in running if running[each] != found[each]})
-    return changes
-
-
-def _deploy(running: dict[str, dict[str, str]], ask: contracts.DeployProducts) -> Changed:
-    if ask.tenant_id not in running:
-        return Changed(contracts.DeploymentRefused(tenant_id=ask.tenant_id, **_unknown(ask.tenant_id)))
-    found, wanted = running[ask.tenant_id], _versions(ask.products)
-    running[ask.tenant_id] = wanted
-    before = None if found == wanted else {"products": found}
-    return Changed(contracts.ProductsDeployed(tenant_id=ask.tenant_id), before)
+    return await _begin(connection, events, Operation.DEPLOY, plan, clock=clock, ids=ids)
 
 
 def _versions(products: Sequence[ProductVersion]) -> dict[str, str]:
     return {product.name: product.version for product in products}
 
 
-async def restore_deployments(connection: Connection, restorations: Sequence[Restoration]) -> Sequence[Fact]:
-    """Let exactly the products run that were found."""
-    found = {each.tenant_id: each.before["products"] for each in restorations if each.before is not None}
-    known = await queries.lock_environments(connection, list(found))
-    await queries.set_deployments(connection, {each: found[each] for each in known})
-    return [contracts.DeploymentsRestored(tenant_id=each.tenant_id) for each in restorations]
-
-
 async def export_data(
-    connection: Connection,
-    asks: Sequence[contracts.ExportData],
-    *,
-    driver: PoolDriver,
-    clock: Clock,
-    ids: Ids,
-    export_lifetime: timedelta,
-) -> Sequence[Changed]:
-    """Make an export for each ask, one after the other.
-
-    Raises:
-        ExportTooLongError: they took longer than this transaction should. The kernel then tries one at a time.
-    """
-    known = await queries.lock_environments(connection, [ask.tenant_id for ask in asks])
-    make = functools.partial(make_export, connection, driver=driver, clock=clock, ids=ids, lifetime=export_lifetime)
-    try:
-        async with asyncio.timeout(LONGEST_SECONDS) as bound:
-            return [await _export(ask.tenant_id, make, is_known=ask.tenant_id in known) for ask in asks]
-    except TimeoutError:
-        if bound.expired():
-            raise ExportTooLongError(f"{len(asks)} exports took longer than {LONGEST_SECONDS:g} s") from None
-        raise
+    connection: Connection, events: Sequence[Event], *, clock: Clock, ids: Ids
+) -> Sequence[Fact | None]:
+    """Begin to make an export for each ask."""
+    return await _begin(connection, events, Operation.EXPORT, _nothing, clock=clock, ids=ids)
 
 
-async def _export(tenant_id: str, make: Callable[[str], Awaitable[Export]], *, is_known: bool) -> Changed:
-    refused = Changed(contracts.DataExportRefused(tenant_id=tenant_id, **_unknown(tenant_id)))
-    if not is_known:
-        return refused
-    try:
-        return _exported(await make(tenant_id))
-    except NoEnvironmentError:  # the driver has not heard of it
-        return refused
+async def remove_environments(
+    connection: Connection, events: Sequence[Event], *, clock: Clock, ids: Ids
+) -> Sequence[Fact | None]:
+    """Begin to remove each tenant's environment for good; how much there was of it is told in the end."""
+    await environments.set_status(connection, [event.message.tenant_id for event in events], "removing")
+    return await _begin(connection, events, Operation.REMOVE, _nothing, clock=clock, ids=ids)
 
 
-def _exported(export: Export) -> Changed:
-    fact = contracts.DataExported(
-        tenant_id=export.tenant_id, export_id=str(export.export_id), rows=export.rows, sha256=export.sha256
+def _nothing(_: Ask, __: Settings) -> Mapping[str, Any]:
+    return {}
+
+
+async def _begin(
+    connection: Connection, events: Sequence[Event], operation: Operation, plan: Plan, *, clock: Clock, ids: Ids
+) -> Sequence[Fact | None]:
+    tenant_ids = [event.message.tenant_id for event in events]
+    await jobs.forget_done(connection, tenant_ids, [key_of(event)[0] for event in events])
+    known = {each: Settings.of(row) for each, row in (await environments.find(connection, tenant_ids)).items()}
+    planned = [_planned(event, known, plan) for event in events]
+    begun = [
+        beginning.changing(event, operation, known[event.message.tenant_id], wanted, ids)
+        for event, wanted in zip(events, planned, strict=True)
+        if not isinstance(wanted, Failure)
+    ]
+    await jobs.create(connection, begun, now=clock.now())
+    moving = [each["tenant_id"] for each in begun if "isolation" in each["wanted"]]
+    if moving:
+        await environments.set_status(connection, moving, "moving")
+    return [
+        _refused(event, operation, wanted) if isinstance(wanted, Failure) else None
+        for event, wanted in zip(events, planned, strict=True)
+    ]
+
+
+def _planned(event: Event, known: Mapping[str, Settings], plan: Plan) -> Mapping[str, Any] | Failure:
+    tenant_id = event.message.tenant_id
+    if tenant_id not in known:
+        return Failure("unknown_environment", f"There is no environment of tenant {tenant_id}.")
+    return plan(event.message, known[tenant_id])
+
+
+def _refused(event: Event, operation: Operation, failure: Failure) -> Fact:
+    tenant_id = event.message.tenant_id
+    return removed(tenant_id) if operation is Operation.REMOVE else refusal(operation, tenant_id, failure)
+
+
+_TAKEN_BACK: Mapping[type, Operation] = {
+    contracts.DeprovisionEnvironment: Operation.PROVISION,
+    contracts.MoveEnvironmentBack: Operation.MOVE,
+    contracts.RestoreDeployments: Operation.DEPLOY,
+    contracts.UnthrottleEnvironment: Operation.THROTTLE,
+    contracts.RethrottleEnvironment: Operation.RELEASE,
+    contracts.DiscardExport: Operation.EXPORT,
+}
+
+
+async def take_back(
+    connection: Connection, reversals: Sequence[Reversal], *, clock: Clock, ids: Ids
+) -> Sequence[Fact | None]:
+    """Turn around what is under way, begin to take back what was done, and say so where there is nothing of either."""
+    operation = _TAKEN_BACK[type(reversals[0].undo.message)]
+    undos = {key_of(each.undo): each for each in reversals}  # of a repeated one, the newest is answered
+    known = await jobs.lock(connection, list(undos))
+    turned = {known[key]["job_id"]: undos[key].undo.id for key in undos if key in known}
+    await jobs.turn_back(connection, list(turned), list(turned.values()), [ids.new() for _ in turned], now=clock.now())
+    begun = await _begin_to_take_back(
+        connection, operation, [each for key, each in undos.items() if key not in known], ids
     )
-    return Changed(fact, {"export_id": fact.export_id})
+    await jobs.create(connection, list(begun.values()), now=clock.now())
+    if operation is Operation.PROVISION:
+        leaving = [undos[key].undo.message.tenant_id for key in {*known, *begun}]
+        await environments.set_status(connection, leaving, "removing")
+    return [
+        None if key_of(each.undo) in known or key_of(each.undo) in begun else undone(operation, _tenant_of(each))
+        for each in reversals
+    ]
 
 
-async def discard_exports(connection: Connection, restorations: Sequence[Restoration]) -> Sequence[Fact]:
-    """Delete each export that was made; what was rolled back with its transaction left nothing here or elsewhere."""
-    export_ids = [UUID(each.before["export_id"]) for each in restorations if each.before is not None]
-    await queries.delete_exports(connection, export_ids)
-    return [contracts.ExportDiscarded(tenant_id=each.tenant_id) for each in restorations]
+async def _begin_to_take_back(
+    connection: Connection, operation: Operation, reversals: Sequence[Reversal], ids: Ids
+) -> dict[tuple[UUID, str], dict[str, Any]]:
+    """Return jobs for what no job is known of: environments that are there, and what the release before changed."""
+    if not reversals:
+        return {}
+    found = await environments.find(connection, [_tenant_of(each) for each in reversals])
+    return {
+        key_of(each.undo): beginning.taking_back(
+            each.undo, operation, Settings.of(found[_tenant_of(each)]), each.before, ids
+        )
+        for each in reversals
+        if _tenant_of(each) in found and (operation is Operation.PROVISION or each.before is not None)
+    }
+
+
+def _tenant_of(reversal: Reversal) -> str:
+    return reversal.undo.message.tenant_id
 
 
 SUBSCRIPTIONS: Subscriptions = {
-    contracts.ProvisionEnvironment: do(provision_environments),
-    contracts.DeprovisionEnvironment: undo(deprovision_environments),
-    contracts.MoveEnvironment: change(move_environments),
-    contracts.MoveEnvironmentBack: restore(move_environments_back),
-    contracts.DeployProducts: change(deploy_products),
-    contracts.RestoreDeployments: restore(restore_deployments),
-    contracts.ThrottleEnvironment: change(throttle_environments),
-    contracts.UnthrottleEnvironment: restore(unthrottle_environments),
-    contracts.ReleaseEnvironment: change(release_environments),
-    contracts.RethrottleEnvironment: restore(rethrottle_environments),
-    contracts.ExportData: change(export_data),
-    contracts.DiscardExport: restore(discard_exports),
-    contracts.RemoveEnvironment: do(remove_environments),
+    contracts.ProvisionEnvironment: begin(provision_environments),
+    contracts.DeprovisionEnvironment: turn_back(take_back),
+    contracts.MoveEnvironment: begin(move_environments),
+    contracts.MoveEnvironmentBack: turn_back(take_back),
+    contracts.DeployProducts: begin(deploy_products),
+    contracts.RestoreDeployments: turn_back(take_back),
+    contracts.ThrottleEnvironment: begin(throttle_environments),
+    contracts.UnthrottleEnvironment: turn_back(take_back),
+    contracts.ReleaseEnvironment: begin(release_environments),
+    contracts.RethrottleEnvironment: turn_back(take_back),
+    contracts.ExportData: begin(export_data),
+    contracts.DiscardExport: turn_back(take_back),
+    contracts.RemoveEnvironment: begin(remove_environments),
     **replica.SUBSCRIPTIONS,
 }
 PUBLISHES = (
@@ -318,6 +300,7 @@ PUBLISHES = (
     contracts.DataExportRefused,
     contracts.ExportDiscarded,
     contracts.EnvironmentRemoved,
+    contracts.StepProgressed,
     contracts.ApiKeysUsed,
     contracts.DecisionRecorded,
 )

@@ -145,7 +145,7 @@ async def test_a_step_that_never_answers_has_everything_undone_its_own_effect_to
     async with withheld(system, ask) as answers:
         workflow = await system.onboard(customer_name)
         for attempt in range(1, ONBOARD.steps[step].attempts + 1):
-            await let_time_run_out(system, workflow, step, attempt, seconds=ONBOARD.steps[step].timeout)
+            await let_time_run_out(system, workflow, step, attempt, seconds=ONBOARD.steps[step].timeout, unsaid=answers)
         undone = await system.finished(workflow)
 
     assert len(answers) == ONBOARD.steps[step].attempts

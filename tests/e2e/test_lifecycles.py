@@ -62,7 +62,7 @@ async def credentials(system: System, tenant_id: str) -> httpx2.Response:
 async def write_note(system: System, tenant_id: str, body: str) -> None:
     connection: Connection = await asyncpg.connect((await credentials(system, tenant_id)).json()["url"], timeout=10)
     try:
-        await connection.execute("INSERT INTO app.note (body) VALUES ($1)", body)
+        await connection.execute("INSERT INTO note (body) VALUES ($1)", body)
     finally:
         await connection.close()
 
@@ -311,7 +311,7 @@ async def test_a_step_that_never_answers_has_everything_taken_back_its_own_effec
     async with withheld(system, ask) as answers:
         workflow = await start(system, definition.name, tenant_id, customer_name)
         for attempt in range(1, definition.steps[step].attempts + 1):
-            await let_time_run_out(system, workflow, step, attempt, seconds=STEP_TIMEOUT_SECONDS)
+            await let_time_run_out(system, workflow, step, attempt, seconds=STEP_TIMEOUT_SECONDS, unsaid=answers)
         undone = await system.finished(workflow)
 
     assert len(answers) == definition.steps[step].attempts
@@ -334,10 +334,12 @@ async def test_past_the_point_of_no_return_an_off_boarding_is_tried_until_it_suc
     ask = next(step.does for step in _offboard().steps.values() if step.pivot)
     assert ask is not None
 
-    async with withheld(system, ask):
+    async with withheld(system, ask) as answers:
         workflow = await system.order("/v1/offboardings", tenantId=tenant_id, graceDays=0, export=False)
         for attempt in range(1, 5):
-            await let_time_run_out(system, workflow, "remove-environment", attempt, seconds=STEP_TIMEOUT_SECONDS)
+            await let_time_run_out(
+                system, workflow, "remove-environment", attempt, seconds=STEP_TIMEOUT_SECONDS, unsaid=answers
+            )
         refused = await system.client.post(f"{workflow['links']['self']}/cancel", json={"reason": "too late"})
         assert (refused.status_code, refused.json()["code"]) == (409, "past_point_of_no_return")
     await system.act(workflow, "retry", reason="provisioning is back")

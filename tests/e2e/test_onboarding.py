@@ -102,13 +102,13 @@ async def test_the_environment_is_used_with_credentials_that_reach_one_tenant(
     other = await system.finished(await system.onboard(f"Neighbour of {completed['customerName']}"))
     mine, theirs = await _open(system, completed["tenantId"]), await _open(system, other["tenantId"])
     try:
-        await theirs.execute("INSERT INTO app.note (body) VALUES ('theirs')")
-        await mine.execute("INSERT INTO app.note (body) VALUES ('mine')")
+        await theirs.execute("INSERT INTO note (body) VALUES ('theirs')")
+        await mine.execute("INSERT INTO note (body) VALUES ('mine')")
 
-        assert await mine.fetchval("SELECT array_agg(body) FROM app.note") == ["mine"]
-        assert await theirs.fetchval("SELECT array_agg(body) FROM app.note") == ["theirs"]
+        assert await mine.fetchval("SELECT array_agg(body) FROM note") == ["mine"]
+        assert await theirs.fetchval("SELECT array_agg(body) FROM note") == ["theirs"]
         with pytest.raises(asyncpg.PostgresError):
-            await mine.execute("INSERT INTO app.note (tenant_id, body) VALUES ($1, 'planted')", other["tenantId"])
+            await mine.execute("INSERT INTO note (tenant_id, body) VALUES ($1, 'planted')", other["tenantId"])
     finally:
         await mine.close()
         await theirs.close()

@@ -3,6 +3,8 @@
 from tests.mutants.defect import Defect
 
 _TENANT = ("services/tenant/tests/test_changes.py", "services/tenant/tests/test_handlers.py")
+_TIERS = ("services/tenant/tests/test_tier_meanings.py",)
+_CATALOG = ("services/tenant/tests/test_tiers.py", "services/tenant/tests/test_products.py")
 _IDENTITY = (
     "services/identity/tests/test_handlers.py",
     "services/identity/tests/test_blocking_and_purging.py",
@@ -14,6 +16,7 @@ _IN_COGNITO = ("services/identity/tests/test_in_cognito.py",)
 _BILLING = ("services/billing/tests/test_final_invoice.py", "services/billing/tests/test_changes.py")
 _METRICS = ("services/metrics/tests/test_handlers.py",)
 _AUDIT = ("services/metrics/tests/test_audit.py", "services/metrics/tests/test_audit_api.py")
+_JOBS = ("services/provisioning/tests/test_jobs.py",)
 _PROVISIONING = ("services/provisioning/tests/test_handlers.py", "services/provisioning/tests/test_lifecycles.py")
 
 DEFECTS = (
@@ -30,6 +33,48 @@ DEFECTS = (
         "    await queries.deregister(connection, [ask.tenant_id for ask in asks])\n",
         "",
         _TENANT[::-1],
+    ),
+    Defect(
+        "an undo of a change of tier gives a tenant what the catalog says by now",
+        "services/tenant/changes.py",
+        '_before(verdict["terms"], verdict["wanted"])',
+        '_before(verdict["terms"], wanted)',
+        _TIERS,
+    ),
+    Defect(
+        "a tenant is shown as the catalog says by now",
+        "services/tenant/queries/tenants.py",
+        "           tenant.tier_meaning ->> 'isolation' AS isolation,\n",
+        "           (SELECT tier.isolation FROM tier WHERE tier.name = tenant.tier) AS isolation,\n",
+        _TIERS,
+    ),
+    Defect(
+        "a tenant never gets what its tier has come to mean",
+        "services/tenant/queries/tenants.py",
+        "WHEN meaning(offer) = found.terms -> 'tier_meaning' THEN",
+        "WHEN ask.wanted ->> 'tier' = found.terms ->> 'tier' THEN",
+        _TIERS,
+    ),
+    Defect(
+        "two change the catalog at once",
+        "services/tenant/catalog/editing.py",
+        "            await queries.lock(change.connection)\n",
+        "",
+        _CATALOG,
+    ),
+    Defect(
+        "a changed catalog is not announced",
+        "services/tenant/catalog/editing.py",
+        "            if change.facts:\n",
+        "            if not change.facts:\n",
+        _CATALOG,
+    ),
+    Defect(
+        "what is retired can be changed",
+        "services/tenant/catalog/tiers.py",
+        '    if found["retired_at"] is not None:\n        raise conflict("tier_retired"',
+        '    if found["edition"] is None:\n        raise conflict("tier_retired"',
+        _CATALOG,
     ),
     Defect(
         "a user who belongs nowhere any more is kept",
@@ -134,11 +179,39 @@ DEFECTS = (
         _METRICS,
     ),
     Defect(
-        "an environment is forgotten, and what it consists of is kept",
-        "services/provisioning/handlers.py",
-        "    await queries.delete_environments(connection, tenant_ids)\n    await driver.deprovision(tenant_ids)\n",
-        "    await queries.delete_environments(connection, tenant_ids)\n",
+        "an environment that is undone is forgotten, and what it consists of is kept",
+        "services/provisioning/jobs/course.py",
+        '    Operation.PROVISION: ("provision", "deprovision"),\n',
+        '    Operation.PROVISION: ("provision", "inspect"),\n',
         _PROVISIONING,
+    ),
+    Defect(
+        "what a step has made while it was taken back is forgotten",
+        "services/provisioning/jobs/settling.py",
+        "    kept = reached.environment or environment\n",
+        "    kept = environment\n",
+        _JOBS,
+    ),
+    Defect(
+        "a worker that has lost its claim stores what it did",
+        "services/provisioning/queries/jobs.py",
+        "AS held (job_id, claim) USING (job_id, claim)\n        ORDER BY job_id FOR UPDATE OF job",
+        "AS held (job_id, lost) USING (job_id)\n        ORDER BY job_id FOR UPDATE OF job",
+        _JOBS,
+    ),
+    Defect(
+        "two jobs of one tenant are worked on at once",
+        "services/provisioning/queries/jobs.py",
+        "AND earlier.due_at IS NOT NULL)",
+        "AND false)",
+        _JOBS,
+    ),
+    Defect(
+        "what cannot be made is tried for ever",
+        "services/provisioning/jobs/course.py",
+        "    if is_bounded and job.attempts >= MOST_ATTEMPTS:\n",
+        "    if False:\n",
+        _JOBS,
     ),
     Defect(
         "an entry of the audit trail is not sealed with the one before it",

@@ -9,6 +9,8 @@ _QUERIES = "services/onboarding/queries.py"
 _TESTS = "services/onboarding/tests/"
 _SAGA_TESTS = (_TESTS + "test_saga.py", _TESTS + "test_saga_properties.py")
 
+_PROGRESS_TESTS = (_TESTS + "test_saga_progress.py", _TESTS + "test_saga_properties.py")
+
 _PRESSURE = "services/onboarding/pressure.py"
 _PRESSURE_TESTS = (_TESTS + "test_pressure.py",)
 
@@ -97,6 +99,55 @@ DEFECTS = (
         "(answer.retryable and step.attempts < self._plan[answer.step].attempts)",
         "answer.retryable",
         _SAGA_TESTS,
+    ),
+    Defect(
+        "what tells that it is at work is asked again all the same",
+        _SAGA,
+        "        if due_at > step.due_at:\n",
+        "        if due_at < step.due_at:\n",
+        _PROGRESS_TESTS,
+    ),
+    Defect(
+        "what tells nothing new is waited for for ever",
+        _SAGA,
+        "min(self._now + wait, step.progress.at + timedelta(seconds=LONGEST_STANDSTILL))",
+        "self._now + wait",
+        _PROGRESS_TESTS,
+    ),
+    Defect(
+        "a history grows with whatever is told of progress",
+        _SAGA,
+        " and last.lines < MOST_PROGRESS)",
+        ")",
+        _PROGRESS_TESTS,
+    ),
+    Defect(
+        "an undo goes on with what was told of its step",
+        _SAGA,
+        "                self._change(planned_step.name, progress=None)\n",
+        "",
+        _PROGRESS_TESTS,
+    ),
+    Defect(
+        "word of progress comes too late and counts",
+        _SAGA,
+        "        if step.due is not Due.TIMEOUT:\n            return\n        if _is_news",
+        "        if step.due_at is None:\n            return\n        if _is_news",
+        _PROGRESS_TESTS,
+    ),
+    Defect(
+        "a service keeps a workflow waiting for another one",
+        _ENGINE,
+        "    if answer.publisher != step.service:\n",
+        "    if not answer.publisher:\n",
+        (_TESTS + "test_progress.py",),
+    ),
+    Defect(
+        "how far a step is, is not stored",
+        _QUERIES,
+        "            progress = new.progress\n",
+        "            progress = step.progress\n",
+        (_TESTS + "test_progress.py",),
     ),
     Defect(
         "the deadline is ignored",

@@ -62,6 +62,10 @@ _GENERAL: Mapping[str, Sequence[str]] = {
 }
 """What is good for any of these, by the place where it is named."""
 
+_TIER = {"plan": "free", "quotas": {"seats": 1}, "isolation": "pool"}
+_SPARE, _RETIRABLE = "spare", "spare-too"
+"""What of the catalog may be changed, and what may be retired: tiers and products of these names."""
+
 _ACCOUNT = {
     "customerName": "An account",
     "expiration": "2099-12-31",
@@ -129,6 +133,7 @@ class _Furnishing:
     async def premises(self) -> Premises:
         """Return what there is at the end."""
         await self._make_tenants()
+        await self._publish_spares()
         await self._make_keys()
         token, *own = await self._operator()
         visitor, invited = await self._visitor(), await self._invited()
@@ -155,6 +160,7 @@ class _Furnishing:
             **dict.fromkeys(kept, _id(self._keys["spare"])),
             **dict.fromkeys(own, str(UUID(int=1))),
             APPLICATION: _SPARE_APPLICATION,
+            **dict.fromkeys(("free", "standard", "premium", "notes"), _RETIRABLE),
         }
 
     def _examples(self, *, visitor: str, invited: str) -> Mapping[str, Mapping[str, Any]]:
@@ -167,6 +173,9 @@ class _Furnishing:
             "PUT /v1/accounts": _ACCOUNT,
             "POST /v1/reactivations": {"tenantId": self._names["suspended"][0]},
             "POST /v1/tier-changes": {"tenantId": self._names["changing"][0], "tier": "premium"},
+            "POST /v1/tiers": _TIER | {"name": "new", "rank": 1000},
+            "POST /v1/products": {"name": "new", "description": "Something new."},
+            "POST /v1/products/{name}/versions": {"version": "3.0"},
         }
 
     async def _make_tenants(self) -> None:
@@ -179,6 +188,17 @@ class _Furnishing:
         await self._completed("/v1/suspensions", tenantId=suspended)
         waiting = [*self._names["waiting"], *self._names["waiting too"]]
         self._names["cancellable"] = [await self._waiting(tenant_id) for tenant_id in waiting]
+
+    async def _publish_spares(self) -> None:
+        """Have something in the catalog that no tenant has."""
+        for rank, name in enumerate((_SPARE, _RETIRABLE), start=100):
+            for path, body in (
+                ("/v1/tiers", _TIER | {"name": name, "rank": rank}),
+                ("/v1/products", {"name": name, "description": "Spare."}),
+                (f"/v1/products/{name}/versions", {"version": "1.0"}),
+            ):
+                answer = await self._system.client.post(path, json=body)
+                assert answer.status_code == httpx2.codes.CREATED, answer.text
 
     async def _make_keys(self) -> None:
         kept, spare = self._names["kept"][0], self._names["spare"][0]
@@ -292,6 +312,7 @@ class _Furnishing:
             "path.key_id": names["key"],
             "path.invitation_id": await self._values("/v1/invitations", "invitationId"),
             "path.session_id": await self._values("/v1/sessions", "sessionId"),
+            "path.environment_id": await self._values("/v1/environments", "environmentId"),
             "path.export_id": await self._values("/v1/exports", "exportId"),
             "path.invoice_id": await self._values("/v1/invoices", "invoiceId"),
             "path.name": ["standard", "notes"],
@@ -304,7 +325,13 @@ class _Furnishing:
         """Return what stands for something else where it is put to an end, or changed."""
         names = self._names
         membership = "/v1/users/{user_id}/memberships/{tenant_id}"
+        tier, product = "/v1/tiers/{name}", "/v1/products/{name}"
+        retirable = (tier, product, f"{product}/versions/{{version}}")
         return {
+            **{f"PATCH {each} path.name": [_SPARE] for each in (tier, product)},
+            f"POST {product}/versions path.name": [_SPARE],
+            **{f"POST {each}/{do} path.name": [_RETIRABLE] for each in retirable for do in ("retire", "reinstate")},
+            **{f"POST {retirable[-1]}/{do} path.version": ["1.0"] for do in ("retire", "reinstate")},
             "POST /v1/suspensions body.tenantId": names["spare too"],
             "POST /v1/offboardings body.tenantId": names["leaving"],
             "POST /v1/offboardings body.customerName": ["leaving"],

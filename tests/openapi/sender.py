@@ -41,6 +41,10 @@ _ENDING = frozenset(
         "POST /v1/api-keys/{key_id}/rotate",
         "PUT /v1/clients/{client_id}",
         "PUT /v1/users/{user_id}/memberships/{tenant_id}",
+        "PATCH /v1/tiers/{name}",
+        "POST /v1/tiers/{name}/retire",
+        "POST /v1/products/{name}/retire",
+        "POST /v1/products/{name}/versions/{version}/retire",
     }
 )
 """What may end something, besides what deletes."""

@@ -17,8 +17,8 @@ import services.tenant.app
 from deploy.databases import APPLICATION
 from deploy.local.stack import ENCRYPTION_KEYS
 from deploy.local.system import SERVICES, told
-from services.provisioning.drivers.port import NoEnvironmentError
-from services.provisioning.drivers.postgres_pool import PostgresPool
+from services.provisioning.drivers import NoEnvironmentError
+from services.provisioning.drivers.postgres import PostgresDriver
 from shared.http import create_api
 from shared.settings import ServiceSettings
 from tests.simulation.door import ADMIN_KEY
@@ -114,7 +114,7 @@ def adapted_services(edge: Edge) -> Iterator[None]:
         patch.setattr(services.onboarding.app, "routes", edge.routes)
         patch.setattr(services.onboarding.app, "create_api", edge.create_api)
         patch.setattr(services.provisioning.app, "install", _installed)
-        patch.setattr(PostgresPool, "export", _exported)
+        patch.setattr(PostgresDriver, "export", _exported)
         yield
 
 
@@ -122,13 +122,13 @@ def _nothing(*_: Any, **__: Any) -> None:
     return None
 
 
-async def _exported(driver: Any, tenant_id: str, write: Any) -> dict[str, int]:
-    is_open = "SELECT true FROM tenancy.tenant WHERE tenant_id = $1 AND closed_at IS NULL"
-    if not await driver._pool.fetchval(is_open, tenant_id):
-        raise NoEnvironmentError(tenant_id)
+async def _exported(driver: Any, environment: Any, write: Any) -> dict[str, int]:
+    (found,) = await driver.inspect([environment])
+    if not found.exists:
+        raise NoEnvironmentError(environment.tenant_id)
     await write(b"nothing")
     return {}
 
 
-async def _installed(_: str) -> list[str]:
+async def _installed(*_: Any, **__: Any) -> list[str]:
     return []

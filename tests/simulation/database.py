@@ -61,7 +61,13 @@ LEFT_ACCOUNTS = Poll(
 DUE_POOLS = Poll(
     "SELECT pool.*, provider.tenant_id IS NOT NULL AS is_wanted", "SELECT min(next_attempt_at) FROM provider_pool", 0
 )
-POLLS = (OUTBOX, TIMERS, REVIEWS, LEFT_ACCOUNTS, DUE_POOLS)
+DUE_JOBS = Poll("WITH room AS ( SELECT * FROM unnest", "SELECT min(due_at) FROM job", 2)
+UNTOLD_JOBS = Poll(
+    "WITH untold AS ( SELECT job_id FROM job WHERE due_at IS NOT NULL AND told_at <=",
+    "SELECT min(told_at) FROM job WHERE due_at IS NOT NULL",
+    1,
+)
+POLLS = (OUTBOX, TIMERS, REVIEWS, LEFT_ACCOUNTS, DUE_POOLS, DUE_JOBS, UNTOLD_JOBS)
 """Asked several times in a second of virtual time. Between two changes of a database their answer depends on the time
 
 alone, so they are really asked only when they may find something.

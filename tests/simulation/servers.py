@@ -7,8 +7,16 @@ from typing import Any
 
 import asyncpg
 
-from deploy.databases import APPLICATION, DatabasePasswords, create_databases, database_url, drop_database, drop_logins
-from services.provisioning.drivers import install
+from deploy.databases import (
+    APPLICATION,
+    DatabasePasswords,
+    create_databases,
+    database_url,
+    drop_application,
+    drop_database,
+    drop_logins,
+)
+from services.provisioning.drivers.postgres import install
 from shared.contracts import SERVICES
 from shared.messaging import inbox
 from shared.postgres import migrate, service_migrations, use_json
@@ -72,6 +80,8 @@ async def opened_servers(admin_url: str, prefix: str) -> AsyncIterator[Servers]:
         databases[name] = Database(name, connection)
         cleaners[name] = await _connect(database_url(admin_url, f"{prefix}_{name}"))
         await use_json(cleaners[name])
+        if name == "tenant":  # what has a database of its own is past any gate
+            await cleaners[name].execute("UPDATE tier SET isolation = 'pool'")
         await cleaners[name].execute("SET search_path TO public; SET session_replication_role TO replica")
         if name != APPLICATION:
             for days in _DAYS:  # so that no simulation makes any, and the second is like the first
@@ -83,9 +93,10 @@ async def opened_servers(admin_url: str, prefix: str) -> AsyncIterator[Servers]:
         for name in names:
             await databases[name].connection.close()
             await cleaners[name].close()
-        for name in names:
-            await drop_database(admin_url, f"{prefix}_{name}")
-            await drop_logins(admin_url, f"{prefix}_{name}")
+        for service in SERVICES:
+            await drop_database(admin_url, f"{prefix}_{service}")
+            await drop_logins(admin_url, f"{prefix}_{service}")
+        await drop_application(admin_url, f"{prefix}_{APPLICATION}")
 
 
 async def _connect(url: str) -> Any:

@@ -1,6 +1,43 @@
-"""Drivers: how environments come to be on the infrastructure there is."""
+"""Drivers: how environments come to be on the infrastructure there is. `port` says what all of them can be asked."""
 
-from services.provisioning.drivers.port import Login, NoEnvironmentError, Partition, PoolDriver, ThrottledError
-from services.provisioning.drivers.postgres_pool import PostgresPool, install
+from services.provisioning.drivers.port import (
+    AwsCredentials,
+    Capacity,
+    Done,
+    Driver,
+    Environment,
+    Exporter,
+    Inspection,
+    Lender,
+    Login,
+    MovingError,
+    Next,
+    NoEnvironmentError,
+    Outcome,
+    Refused,
+    Retry,
+    Sink,
+    Task,
+    ThrottledError,
+)
 
-__all__ = ["Login", "NoEnvironmentError", "Partition", "PoolDriver", "PostgresPool", "ThrottledError", "install"]
+__all__ = [
+    "AwsCredentials",
+    "Capacity",
+    "Done",
+    "Driver",
+    "Environment",
+    "Exporter",
+    "Inspection",
+    "Lender",
+    "Login",
+    "MovingError",
+    "Next",
+    "NoEnvironmentError",
+    "Outcome",
+    "Refused",
+    "Retry",
+    "Sink",
+    "Task",
+    "ThrottledError",
+]

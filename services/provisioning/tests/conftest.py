@@ -1,15 +1,21 @@
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
 import pytest
 
-from deploy.databases import DatabasePasswords, DatabaseUrls, create_database, drop_database, drop_logins
+from deploy.databases import (
+    DatabasePasswords,
+    DatabaseUrls,
+    create_database,
+    drop_application,
+    let_make_tenants,
+)
 from deploy.local.throwaway import FreshDatabases, Server
-from services.provisioning.drivers import PostgresPool, install
+from services.provisioning.drivers.postgres import install
+from services.provisioning.tests.cloud import Cloud
 from services.provisioning.tests.support import Application
-from services.provisioning.tests.world import World
-from shared.clock import SystemClock
+from services.provisioning.tests.world import PostgresWorld
 from shared.postgres import Connection, Pool, open_pool
 
 
@@ -35,13 +41,9 @@ async def application_urls(postgres_server: Server, admin: Connection) -> AsyncI
     name = f"tenure_test_{secrets.token_hex(4)}_application"
     passwords = DatabasePasswords(owner="throw-away", app="throw-away")
     urls = await create_database(postgres_server.admin_url, name, passwords)
-    await admin.execute(f"ALTER ROLE {name}_owner CREATEROLE")
+    await let_make_tenants(admin, name)
     yield urls
-    await drop_database(postgres_server.admin_url, name)
-    for role in await admin.fetch("SELECT rolname FROM pg_roles WHERE rolname LIKE $1 || '\\_%'", name):
-        await _drop_members(admin, role["rolname"])
-    await admin.execute(f"DROP ROLE IF EXISTS {name}_tenant, {name}_auditor")
-    await drop_logins(postgres_server.admin_url, name)
+    await drop_application(postgres_server.admin_url, name)
 
 
 @pytest.fixture
@@ -49,26 +51,31 @@ async def application(application_urls: DatabaseUrls) -> AsyncIterator[Applicati
     """The application database with its schema, and the driver that works on it as its owner."""
     await install(application_urls.owner)
     pool = await open_pool(application_urls.owner)
-    driver = PostgresPool(pool, url=application_urls.owner, clock=SystemClock())
-    application = Application(application_urls.owner, pool, driver)
+    application = Application(application_urls.owner, pool)
     yield application
     await application.close()
 
 
 @pytest.fixture
-def world(pool: Pool, application: Application) -> World:
+def world(pool: Pool, application: Application) -> PostgresWorld:
     """The service on both of its databases, empty."""
-    return World(pool, application)
+    return PostgresWorld(pool, application.postgres, application=application)
 
 
-async def _drop_members(admin: Connection, role: str) -> None:
-    members = await admin.fetch(
-        """
-        SELECT member.rolname FROM pg_auth_members
-        JOIN pg_roles AS role ON role.oid = roleid JOIN pg_roles AS member ON member.oid = member
-        WHERE role.rolname = $1 AND member.rolname LIKE 'tenant\\_%'
-        """,
-        role,
-    )
-    for member in members:
-        await admin.execute(f"DROP ROLE {member['rolname']}")
+@pytest.fixture(scope="session")
+def cloud_server() -> Iterator[Cloud]:
+    """An organization on Amazon's infrastructure on this machine; what is in it is of whichever test."""
+    cloud = Cloud()
+    yield cloud
+    cloud.close()
+
+
+@pytest.fixture
+def cloud(cloud_server: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
+    """The same with nothing in it, and our credentials in the environment."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ours")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "ours")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")  # nowhere else are credentials looked for
+    cloud_server.found()
+    yield cloud_server
+    cloud_server.forget()

@@ -1,29 +1,48 @@
 """What the tests of this service say again and again."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import asyncpg
 
-from services.provisioning import handlers
-from services.provisioning.drivers import Login, Partition, PoolDriver, PostgresPool
-from shared.clock import Clock, ManualClock
-from shared.contracts import Fact
-from shared.contracts.provisioning import DeprovisionEnvironment, ProvisionEnvironment
+from services.provisioning.drivers import Environment, Login, Task
+from services.provisioning.drivers.postgres import PostgresDriver
+from services.provisioning.drivers.postgres.place import Partition
+from services.provisioning.drivers.postgres.pool import PostgresPool
+from shared.clock import SystemClock
+from shared.contracts.provisioning import ProvisionEnvironment
 from shared.ids import TimeOrderedIds
-from shared.postgres import Connection, Pool, transaction
+from shared.postgres import Connection, Pool
 
 REGIONS = ("local", "eu-central")
 
 
 class Application:
-    """An application database: its owner's connections, the driver, and the sessions of tenants."""
+    """An application database: its owner's connections, what works on it, and the sessions of tenants.
 
-    def __init__(self, url: str, pool: Pool, driver: PostgresPool) -> None:
+    Attributes:
+        driver: what makes places in the pool.
+        postgres: the whole driver.
+    """
+
+    def __init__(self, url: str, pool: Pool) -> None:
         self.url = url
         self.pool = pool
-        self.driver = driver
+        self.driver = PostgresPool(pool, url=url, clock=SystemClock())
+        self.postgres = PostgresDriver(pool, url=url, clock=SystemClock())
         self._sessions: list[Connection] = []
+
+    def environment(self, tenant_id: str, isolation: str, **details: Any) -> Environment:
+        """Describe an environment in which there is nothing special."""
+        return Environment(
+            environment_id=TimeOrderedIds().new(),
+            tenant_id=tenant_id,
+            isolation=isolation,
+            **{"region": "local", **details},
+        )
+
+    async def make(self, *environments: Environment) -> None:
+        """Provision environments."""
+        await self.postgres.provision([Task(environment=environment) for environment in environments])
 
     async def tenants(self, *tenant_ids: str) -> list[Connection]:
         """Provision tenants, and open a session of each, in which it has written one note."""
@@ -79,21 +98,6 @@ def partitions(*tenant_ids: str) -> list[Partition]:
 def ask(tenant_id: str, **details: Any) -> ProvisionEnvironment:
     """Ask for a pool environment in the default region unless another is given."""
     return ProvisionEnvironment.model_validate({"tenant_id": tenant_id, "isolation": "pool"} | details)
-
-
-async def provision(
-    pool: Pool, driver: PoolDriver, *asks: ProvisionEnvironment, clock: Clock | None = None
-) -> Sequence[Fact]:
-    async with transaction(pool) as connection:
-        return await handlers.provision_environments(
-            connection, asks, driver=driver, clock=clock or ManualClock(), ids=TimeOrderedIds(), regions=REGIONS
-        )
-
-
-async def deprovision(pool: Pool, driver: PoolDriver, *tenant_ids: str) -> Sequence[Fact]:
-    asks = [DeprovisionEnvironment(tenant_id=tenant_id) for tenant_id in tenant_ids]
-    async with transaction(pool) as connection:
-        return await handlers.deprovision_environments(connection, asks, driver=driver)
 
 
 async def residue(pool: Pool) -> list[tuple[str, str]]:

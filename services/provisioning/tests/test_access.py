@@ -7,9 +7,11 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
-from services.provisioning import queries
 from services.provisioning.api import routes
-from services.provisioning.tests.world import World
+from services.provisioning.queries import environments as environment_queries
+from services.provisioning.queries import exports as export_queries
+from services.provisioning.queries import jobs as job_queries
+from services.provisioning.tests.world import PostgresWorld
 from shared.contracts.provisioning import DecisionRecorded, ExportData, ThrottleEnvironment
 from shared.http import create_api
 from shared.testing.decisions import changes_on
@@ -22,6 +24,9 @@ NO_EXPORT = "018f0000-0000-7000-8000-000000000000"
 
 RULES: dict[tuple[str, str], set[str]] = {
     ("GET", "/v1/environments"): {"operator", "support", "administrator"},
+    ("GET", "/v1/environments/{environment_id}/inspection"): {"operator", "support"},
+    ("GET", "/v1/drivers"): {"operator", "support"},
+    ("GET", "/v1/jobs"): {"operator", "support"},
     ("POST", "/v1/credentials"): {"operator", "administrator"},
     ("GET", "/v1/exports"): {"operator", "administrator"},
     ("GET", "/v1/exports/{export_id}"): {"operator", "administrator"},
@@ -29,9 +34,9 @@ RULES: dict[tuple[str, str], set[str]] = {
 
 
 @pytest.fixture
-def api(world: World) -> FastAPI:
+def api(world: PostgresWorld) -> FastAPI:
     changes = changes_on(world.pool, DecisionRecorded, clock=world.clock)
-    router = routes(world.pool, changes=changes, driver=world.driver, clock=world.clock)
+    router = routes(world.pool, changes=changes, drivers_=world.drivers, clock=world.clock)
     return create_api("provisioning", routers=[router], admin_key="key", credentials=Cast(OWN), checks={}, version="1")
 
 
@@ -42,7 +47,7 @@ async def client(api: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 @pytest.fixture
-async def exports(client: httpx2.AsyncClient, world: World) -> dict[str, str]:
+async def exports(client: httpx2.AsyncClient, world: PostgresWorld) -> dict[str, str]:
     """The identity of each tenant's export; the other tenants' are around the own one's, in the order of the list."""
     await world.provision(OTHER, OWN, "end")
     await world.do(*(ExportData(tenant_id=tenant_id) for tenant_id in (OTHER, OWN, "end")))
@@ -86,7 +91,7 @@ async def test_another_tenants_export_is_like_none(client: httpx2.AsyncClient, e
 
 
 async def test_members_get_credentials_for_their_own_tenant_and_no_other(
-    client: httpx2.AsyncClient, world: World
+    client: httpx2.AsyncClient, world: PostgresWorld
 ) -> None:
     await world.provision(OWN, OTHER)
 
@@ -115,12 +120,15 @@ async def test_without_the_scope_nothing_is_given(client: httpx2.AsyncClient) ->
         assert (answer.status_code, answer.json()["code"]) == (403, "insufficient_scope")
 
 
-async def test_a_tenants_rows_are_found_by_an_index_of_tenants(world: World) -> None:
+async def test_a_tenants_rows_are_found_by_an_index_of_tenants(world: PostgresWorld) -> None:
     """Also once the server has made a plan that is for every tenant alike."""
     first: Any = {"after": None, "limit": 50, "tenant_id": OWN}
     async with world.pool.acquire() as connection:
-        environments = await general_plan(connection, queries.environments(connection, **first))
-        exports = await general_plan(connection, queries.exports(connection, now=world.clock.now(), **first))
+        of_environments = await general_plan(connection, environment_queries.page(connection, **first))
+        of_exports = await general_plan(connection, export_queries.find(connection, now=world.clock.now(), **first))
 
-    assert "environment_tenant_id_key" in environments
-    assert "export_tenant_id" in exports
+        of_jobs = await general_plan(connection, job_queries.page(connection, **first))
+
+    assert "environment_tenant_id_key" in of_environments
+    assert "export_tenant_id" in of_exports
+    assert "job_tenant_id" in of_jobs

@@ -11,23 +11,23 @@ import httpx2
 import pytest
 
 from services.provisioning.api import routes
-from services.provisioning.drivers import Partition
+from services.provisioning.drivers.postgres.place import Partition
 from services.provisioning.exports import CHUNK_BYTES
-from services.provisioning.tests.support import Application, ask, bodies, partitions, provision
-from services.provisioning.tests.world import LIFETIME, World
-from shared.clock import ManualClock, SystemClock
+from services.provisioning.tests.support import ask, partitions
+from services.provisioning.tests.world import LIFETIME, PostgresWorld, undo_of
+from shared.clock import SystemClock
 from shared.contracts.provisioning import DecisionRecorded, ExportData, ReleaseEnvironment, ThrottleEnvironment
 from shared.http import create_api
-from shared.postgres import Pool
 from shared.testing.decisions import changes_on
+from shared.testing.three_services import asked
 
 KEY = "a-key-of-the-administrator"
 
 
 @pytest.fixture
-async def client(world: World) -> AsyncIterator[httpx2.AsyncClient]:
+async def client(world: PostgresWorld) -> AsyncIterator[httpx2.AsyncClient]:
     changes = changes_on(world.pool, DecisionRecorded, clock=world.clock)
-    router = routes(world.pool, changes=changes, driver=world.driver, clock=world.clock)
+    router = routes(world.pool, changes=changes, drivers_=world.drivers, clock=world.clock)
     api = create_api("provisioning", routers=[router], admin_key=KEY, checks={}, version="1")
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(api), base_url="http://test", headers={"Authorization": f"Bearer {KEY}"}
@@ -35,17 +35,16 @@ async def client(world: World) -> AsyncIterator[httpx2.AsyncClient]:
         yield client
 
 
-async def test_an_environment_is_shown_with_what_runs_in_it(
-    client: httpx2.AsyncClient, pool: Pool, application: Application
-) -> None:
-    products = [{"name": "tasks", "version": "1.0"}, {"name": "notes", "version": "2.0"}]
-    await provision(pool, application.driver, ask("a", products=products), ask("b"), clock=ManualClock())
+async def test_an_environment_is_shown_with_what_runs_in_it(client: httpx2.AsyncClient, world: PostgresWorld) -> None:
+    await world.provision("a", products=[{"name": "tasks", "version": "1.0"}, {"name": "notes", "version": "2.0"}])
+    await world.provision("b")
 
     (shown,) = (await client.get("/v1/environments", params={"tenantId": "a"})).json()["items"]
 
     assert shown == {
-        "environmentId": str(await pool.fetchval("SELECT environment_id FROM environment WHERE tenant_id = 'a'")),
+        "environmentId": str(await world.pool.fetchval("SELECT environment_id FROM environment WHERE tenant_id = 'a'")),
         "tenantId": "a",
+        "driver": "postgres",
         "isolation": "pool",
         "region": "local",
         "status": "ready",
@@ -58,11 +57,9 @@ async def test_an_environment_is_shown_with_what_runs_in_it(
     }
 
 
-async def test_all_environments_are_listed_in_pages(
-    client: httpx2.AsyncClient, pool: Pool, application: Application
-) -> None:
+async def test_all_environments_are_listed_in_pages(client: httpx2.AsyncClient, world: PostgresWorld) -> None:
     for tenant_id in ("t2", "t1", "t3"):
-        await provision(pool, application.driver, ask(tenant_id))
+        await world.provision(tenant_id)
 
     first = (await client.get("/v1/environments", params={"limit": 2})).json()
     rest = (await client.get("/v1/environments", params={"cursor": first["nextCursor"]})).json()
@@ -71,11 +68,13 @@ async def test_all_environments_are_listed_in_pages(
     assert rest["nextCursor"] is None
 
 
+@pytest.mark.parametrize("isolation", ["pool", "bridge", "silo"])
 async def test_credentials_open_the_tenants_environment_and_are_not_to_be_kept(
-    client: httpx2.AsyncClient, pool: Pool, application: Application
+    client: httpx2.AsyncClient, world: PostgresWorld, isolation: str
 ) -> None:
-    await provision(pool, application.driver, ask("a"), ask("b"))
-    await application.tenants("b")
+    await world.provision("a", isolation=isolation)
+    await world.provision("b")
+    await world.application.tenants("b")
 
     answer = await client.post("/v1/credentials", json={"tenantId": "a"})
 
@@ -95,7 +94,7 @@ async def test_credentials_open_the_tenants_environment_and_are_not_to_be_kept(
         ),
     ):
         await session.execute("INSERT INTO note (body) VALUES ('hello')")
-        assert set(await bodies(session)) == {"hello"}
+        assert {row["body"] for row in await session.fetch("SELECT body FROM note")} == {"hello"}
         await session.close()
 
 
@@ -106,24 +105,36 @@ async def test_a_tenant_without_an_environment_gets_no_credentials(client: httpx
     assert answer.json()["code"] == "unknown_environment"
 
 
-async def test_an_environment_that_is_not_committed_gets_no_credentials(
-    client: httpx2.AsyncClient, application: Application
-) -> None:
-    await application.driver.provision(partitions("a"))
+async def test_what_no_record_is_known_of_gets_no_credentials(client: httpx2.AsyncClient, world: PostgresWorld) -> None:
+    await world.application.driver.provision(partitions("a"))
 
     assert (await client.post("/v1/credentials", json={"tenantId": "a"})).status_code == 404
 
 
 async def test_an_environment_that_is_removed_at_that_moment_gets_no_credentials(
-    client: httpx2.AsyncClient, pool: Pool, application: Application
+    client: httpx2.AsyncClient, world: PostgresWorld
 ) -> None:
-    await provision(pool, application.driver, ask("a"))
-    await application.driver.deprovision(["a"])
+    await world.provision("a")
+    await world.application.driver.deprovision(["a"])
 
     assert (await client.post("/v1/credentials", json={"tenantId": "a"})).status_code == 404
 
 
-async def test_a_throttled_environment_is_shown_as_such(client: httpx2.AsyncClient, world: World) -> None:
+async def test_an_environment_that_is_being_made_or_removed_gets_no_credentials(
+    client: httpx2.AsyncClient, world: PostgresWorld
+) -> None:
+    event = asked(ask("a"))
+    await world.take(event)
+    answer = (await client.post("/v1/credentials", json={"tenantId": "a"})).json()
+    assert (answer["status"], answer["code"], answer["retryable"]) == (409, "environment_not_ready", True)
+
+    await world.work()
+    await world.take(undo_of(event))
+    answer = (await client.post("/v1/credentials", json={"tenantId": "a"})).json()
+    assert (answer["status"], answer["code"], answer["retryable"]) == (409, "environment_not_ready", False)
+
+
+async def test_a_throttled_environment_is_shown_as_such(client: httpx2.AsyncClient, world: PostgresWorld) -> None:
     await world.provision("a", connections=3)
     await world.do(ThrottleEnvironment(tenant_id="a", reason="unpaid"))
 
@@ -146,7 +157,7 @@ async def test_a_throttled_environment_is_shown_as_such(client: httpx2.AsyncClie
     ],
 )
 async def test_a_throttled_tenant_gets_no_credentials_and_is_told_why(
-    client: httpx2.AsyncClient, world: World, reason: str | None, detail: str
+    client: httpx2.AsyncClient, world: PostgresWorld, reason: str | None, detail: str
 ) -> None:
     await world.provision("a")
     await world.do(ThrottleEnvironment(tenant_id="a", reason=reason))
@@ -159,18 +170,81 @@ async def test_a_throttled_tenant_gets_no_credentials_and_is_told_why(
     assert (await client.post("/v1/credentials", json={"tenantId": "a"})).status_code == 201
 
 
-async def test_a_tenant_that_is_throttled_at_that_moment_gets_no_credentials(
-    client: httpx2.AsyncClient, world: World
+async def test_a_tenant_that_is_moved_at_that_moment_gets_no_credentials_and_may_ask_again(
+    client: httpx2.AsyncClient, world: PostgresWorld
 ) -> None:
     await world.provision("a")
-    await world.driver.configure([Partition("a", is_throttled=True)])
+    await world.application.driver.configure([Partition("a", is_throttled=True)])
 
     answer = await client.post("/v1/credentials", json={"tenantId": "a"})
 
-    assert (answer.status_code, answer.json()["code"]) == (409, "environment_throttled")
+    assert (answer.status_code, answer.json()["code"]) == (409, "environment_moving")
+    assert answer.json()["retryable"] is True
 
 
-async def test_an_export_is_listed_and_fetched_as_the_file_that_it_is(client: httpx2.AsyncClient, world: World) -> None:
+async def test_an_inspection_tells_what_is_there_and_not_what_our_records_say(
+    client: httpx2.AsyncClient, world: PostgresWorld
+) -> None:
+    await world.provision("a", products=[{"name": "notes", "version": "2.0"}])
+    environment_id = await world.pool.fetchval("SELECT environment_id FROM environment")
+    path = f"/v1/environments/{environment_id}/inspection"
+
+    found = (await client.get(path)).json()
+    assert {name: found[name] for name in ("tenantId", "driver", "exists", "throttled", "isolation", "products")} == {
+        "tenantId": "a",
+        "driver": "postgres",
+        "exists": True,
+        "throttled": False,
+        "isolation": "pool",
+        "products": [{"name": "notes", "version": "2.0"}],
+    }
+
+    await world.application.driver.deprovision(["a"])
+    assert (await client.get(path)).json()["exists"] is False
+    await world.pool.execute("UPDATE environment SET driver = 'gone'")
+    assert (await client.get(path)).json()["code"] == "unknown_driver"
+    assert (await client.get(f"/v1/environments/{UUID(int=1)}/inspection")).status_code == 404
+
+
+async def test_drivers_are_listed_with_what_they_can_make(client: httpx2.AsyncClient) -> None:
+    assert (await client.get("/v1/drivers")).json() == {
+        "items": [
+            {
+                "name": "postgres",
+                "isolations": ["pool", "bridge", "silo"],
+                "issuesCredentials": True,
+                "exports": True,
+            }
+        ],
+        "nextCursor": None,
+    }
+
+
+async def test_a_job_is_shown_with_how_far_it_is(client: httpx2.AsyncClient, world: PostgresWorld) -> None:
+    event = asked(ask("a"))
+    await world.take(event, asked(ask("b")))
+
+    (shown,) = (await client.get("/v1/jobs", params={"tenantId": "a"})).json()["items"]
+
+    assert shown == {
+        "jobId": shown["jobId"],
+        "tenantId": "a",
+        "workflowId": str(event.workflow_id),
+        "step": "billing",
+        "operation": "provision",
+        "lane": "postgres/pool",
+        "state": "running",
+        "stage": "",
+        "attempts": 0,
+        "said": None,
+        "dueAt": "2026-01-01T00:00:00Z",
+    }
+    assert len((await client.get("/v1/jobs")).json()["items"]) == 2
+
+
+async def test_an_export_is_listed_and_fetched_as_the_file_that_it_is(
+    client: httpx2.AsyncClient, world: PostgresWorld
+) -> None:
     await world.provision("a", "b")
     (a,) = await world.application.sessions("a")
     await a.executemany("INSERT INTO app.note (body) VALUES ($1)", [(token_hex(50_000),) for _ in range(30)])
@@ -201,7 +275,7 @@ async def test_an_export_is_listed_and_fetched_as_the_file_that_it_is(client: ht
     assert fetched.headers["Cache-Control"] == "no-store"
 
 
-async def test_exports_are_listed_in_pages(client: httpx2.AsyncClient, world: World) -> None:
+async def test_exports_are_listed_in_pages(client: httpx2.AsyncClient, world: PostgresWorld) -> None:
     await world.provision("a", "b")
     await world.do(ExportData(tenant_id="b"), ExportData(tenant_id="a"), ExportData(tenant_id="b"))
 
@@ -213,7 +287,7 @@ async def test_exports_are_listed_in_pages(client: httpx2.AsyncClient, world: Wo
 
 
 async def test_an_export_that_has_expired_is_unknown_although_it_is_not_swept_yet(
-    client: httpx2.AsyncClient, world: World
+    client: httpx2.AsyncClient, world: PostgresWorld
 ) -> None:
     await world.provision("a")
     await world.do(ExportData(tenant_id="a"))
@@ -245,7 +319,7 @@ async def test_a_malformed_request_for_credentials_is_refused(client: httpx2.Asy
     ("query", "name"),
     [({"tenantId": "no tenant"}, "tenantId"), ({"limit": "0"}, "limit"), ({"cursor": "made-up"}, "cursor")],
 )
-@pytest.mark.parametrize("path", ["/v1/environments", "/v1/exports"])
+@pytest.mark.parametrize("path", ["/v1/environments", "/v1/exports", "/v1/jobs"])
 async def test_a_malformed_query_is_refused_by_name(
     client: httpx2.AsyncClient, path: str, query: dict[str, str], name: str
 ) -> None:
@@ -262,6 +336,9 @@ async def test_a_malformed_query_is_refused_by_name(
         ("POST", "/v1/credentials"),
         ("GET", "/v1/exports"),
         ("GET", f"/v1/exports/{UUID(int=1)}"),
+        ("GET", "/v1/drivers"),
+        ("GET", "/v1/jobs"),
+        ("GET", f"/v1/environments/{UUID(int=1)}/inspection"),
     ],
 )
 async def test_nothing_is_given_without_the_administrators_key(

@@ -2,12 +2,13 @@
 
 import asyncio
 from datetime import timedelta
+from pathlib import Path
 
 import httpx2
 
 from deploy.local.throwaway import FreshDatabases
 from services.provisioning.app import build
-from services.provisioning.drivers import Partition
+from services.provisioning.drivers.postgres.place import Partition
 from services.provisioning.settings import ProvisioningSettings
 from services.provisioning.tests.support import Application
 from shared.clock import SystemClock
@@ -16,6 +17,8 @@ from shared.postgres import Pool, open_pool
 from shared.service import Ports
 from shared.testing import eventually
 from shared.testing.memory_bus import MemoryBroker, MemoryBus
+
+SCRIPT = Path(__file__).resolve().parents[3] / "examples" / "provisioning" / "terraform_style.py"
 
 
 async def test_what_has_expired_is_removed_and_what_has_not_is_served(
@@ -61,3 +64,34 @@ async def test_what_has_expired_is_removed_and_what_has_not_is_served(
 async def is_swept(pool: Pool, application: Application, login: str) -> bool:
     exports = await pool.fetchval("SELECT count(*) FROM export")
     return exports == 1 and await application.logins() == {login}
+
+
+async def test_drivers_that_are_told_of_are_there(fresh_database: FreshDatabases, application: Application) -> None:
+    clock = SystemClock()
+    settings = ProvisioningSettings.from_environment(
+        {
+            "TENURE_PROVISIONING_DATABASE_URL": await fresh_database("provisioning"),
+            "TENURE_APPLICATION_DATABASE_URL": application.url,
+            "TENURE_AMQP_URL": "amqp://127.0.0.1/",
+            "TENURE_ADMIN_KEY": "key",
+            "TENURE_PROVISIONING_SCRIPT": str(SCRIPT),
+            "TENURE_PROVISIONING_WEBHOOK_URL": "http://127.0.0.1:1/tenure",
+            "TENURE_PROVISIONING_WEBHOOK_SECRETS": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        }
+    )
+    broker = MemoryBroker(Manifest.load(), clock)
+
+    async with (
+        build(settings, Ports(bus=lambda service: MemoryBus(broker, service))) as service,
+        httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(service.api),
+            base_url="http://test",
+            headers={"Authorization": "Bearer key"},
+        ) as client,
+    ):
+        drivers = (await client.get("/v1/drivers")).json()["items"]
+        unsigned = await client.post(f"/v1/driver-callbacks/{'0' * 64}", json={})
+    await broker.close()
+
+    assert [driver["name"] for driver in drivers] == ["postgres", "script", "webhook"]
+    assert unsigned.status_code == 401

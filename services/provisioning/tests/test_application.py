@@ -8,10 +8,9 @@ import pytest
 
 from deploy.databases import DatabaseUrls
 from deploy.local.throwaway import FreshDatabases
-from services.provisioning.drivers import Partition, PostgresPool, install
-from services.provisioning.drivers import postgres_pool as installing
+from services.provisioning.drivers.postgres import install, installing
+from services.provisioning.drivers.postgres.place import Partition
 from services.provisioning.tests.support import Application, bodies, partitions
-from shared.clock import SystemClock
 from shared.postgres import Connection, migrate, open_pool
 
 REFUSED = (asyncpg.InsufficientPrivilegeError, asyncpg.CheckViolationError)
@@ -227,14 +226,53 @@ async def test_every_table_of_the_application_stands_behind_the_wall(
     )
     audited = await application.pool.fetch(
         """
-        SELECT DISTINCT refobjid::regclass::text FROM pg_depend JOIN pg_rewrite ON pg_rewrite.oid = objid
-        JOIN pg_class ON pg_class.oid = refobjid
-        WHERE ev_class = 'tenancy.live_record'::regclass AND relnamespace = 'app'::regnamespace
+        SELECT class.oid::regclass::text FROM pg_class AS class JOIN pg_policy ON polrelid = class.oid
+        WHERE relnamespace = 'app'::regnamespace AND polcmd = 'r' AND pg_get_expr(polqual, polrelid) = 'true'
+          AND polroles = ARRAY [to_regrole(tenancy.auditor_role())::oid]
+          AND has_column_privilege(tenancy.auditor_role(), class.oid, 'tenant_id', 'SELECT')
         """
     )
 
     assert tables
     assert set(walled) == set(keyed) == set(audited) == set(tables)
+
+
+@pytest.mark.parametrize(
+    ("columns", "problem"),
+    [
+        ("number integer PRIMARY KEY, tenant_id text", "no primary key that begins with a tenant_id"),
+        ("tenant_id text, number integer, PRIMARY KEY (number, tenant_id)", "no primary key that begins"),
+        ("tenant_id integer PRIMARY KEY", "of type text"),
+        ("tenant_id text, code text UNIQUE, PRIMARY KEY (tenant_id, code)", "unique without the tenant_id"),
+    ],
+)
+async def test_a_table_that_would_tell_of_others_cannot_be_protected(
+    application: Application, columns: str, problem: str
+) -> None:
+    await application.pool.execute(f"CREATE TABLE app.careless ({columns})")
+
+    with pytest.raises(asyncpg.RaiseError, match=problem):
+        await application.pool.execute("SELECT tenancy.protect_table('app.careless')")
+
+
+async def test_a_table_that_a_migration_protects_is_walled_and_counted(application: Application) -> None:
+    await application.pool.execute(
+        """
+        CREATE TABLE app.line (
+            tenant_id text NOT NULL DEFAULT tenancy.current_tenant() REFERENCES tenancy.tenant ON DELETE CASCADE,
+            line_id   uuid NOT NULL DEFAULT gen_random_uuid(),
+            PRIMARY KEY (tenant_id, line_id)
+        );
+        SELECT tenancy.protect_table('app.line');
+        """
+    )
+    a, b = await application.tenants("a", "b")
+    for session in (a, b, b):
+        await session.execute("INSERT INTO app.line DEFAULT VALUES")
+
+    assert await a.fetchval("SELECT count(*) FROM app.line") == 1
+    assert ("a", "app.line") in await application.residue()
+    assert await application.driver.remove({"b": None}) == {"b": {"app.line": 2, "app.note": 1}}
 
 
 async def test_whoever_owns_the_tables_has_not_the_auditors_rights(application: Application) -> None:
@@ -250,7 +288,11 @@ async def test_whoever_owns_the_tables_has_not_the_auditors_rights(application: 
 async def test_the_schema_is_installed_once_however_many_start_at_once(application_urls: DatabaseUrls) -> None:
     installed = await asyncio.gather(*(install(application_urls.owner) for _ in range(3)))
 
-    assert sorted(installed) == [[], [], ["provisioning/0001_pool.sql", "provisioning/0002_lifecycles.sql"]]
+    assert sorted(installed) == [
+        [],
+        [],
+        ["provisioning/0001_pool.sql", "provisioning/0002_lifecycles.sql", "provisioning/0003_bridges_and_silos.sql"],
+    ]
     assert await install(application_urls.owner) == []
 
 
@@ -259,14 +301,12 @@ async def test_tenants_and_logins_of_the_release_before_are_taken_over(
 ) -> None:
     folder = tmp_path / "provisioning" / "application"
     folder.mkdir(parents=True)
-    released = Path(installing.__file__).parent.parent / "application" / "0001_pool.sql"
+    released = installing.OURS / "0001_pool.sql"
     (folder / released.name).write_bytes(released.read_bytes())
     await migrate(application_urls.owner, [folder])
     pool = await open_pool(application_urls.owner)
     await pool.execute("INSERT INTO tenancy.tenant (tenant_id) VALUES ('a')")
-    application = Application(
-        application_urls.owner, pool, PostgresPool(pool, url=application_urls.owner, clock=SystemClock())
-    )
+    application = Application(application_urls.owner, pool)
     (session,) = await application.sessions("a")
 
     await install(application_urls.owner)

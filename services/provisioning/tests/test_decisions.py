@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from services.provisioning.api import routes
-from services.provisioning.tests.world import World
+from services.provisioning.tests.world import PostgresWorld
 from shared.contracts.provisioning import DecisionRecorded, ExportData
 from shared.http import create_api
 from shared.testing.decisions import changes_on, decided
@@ -17,9 +17,9 @@ OWN, OTHER = "own", "oth"
 
 
 @pytest.fixture
-async def client(world: World) -> AsyncIterator[httpx2.AsyncClient]:
+async def client(world: PostgresWorld) -> AsyncIterator[httpx2.AsyncClient]:
     changes = changes_on(world.pool, DecisionRecorded, clock=world.clock)
-    router = routes(world.pool, changes=changes, driver=world.driver, clock=world.clock)
+    router = routes(world.pool, changes=changes, drivers_=world.drivers, clock=world.clock)
     api = create_api("provisioning", routers=[router], admin_key="key", credentials=Cast(OWN), checks={}, version="1")
     await world.provision(OWN, OTHER)
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(api), base_url="http://test") as client:
@@ -27,7 +27,7 @@ async def client(world: World) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 async def test_credentials_are_told_with_who_got_them_and_not_what_they_are(
-    client: httpx2.AsyncClient, world: World
+    client: httpx2.AsyncClient, world: PostgresWorld
 ) -> None:
     answer = await client.post("/v1/credentials", json={"tenantId": OWN}, headers=as_("visitor"))
     issued = answer.json()
@@ -41,7 +41,9 @@ async def test_credentials_are_told_with_who_got_them_and_not_what_they_are(
     assert issued["password"] not in decision.model_dump_json()
 
 
-async def test_an_export_is_told_each_time_that_somebody_fetches_it(client: httpx2.AsyncClient, world: World) -> None:
+async def test_an_export_is_told_each_time_that_somebody_fetches_it(
+    client: httpx2.AsyncClient, world: PostgresWorld
+) -> None:
     await world.do(ExportData(tenant_id=OWN), ExportData(tenant_id=OTHER))
     (listed,) = (await client.get("/v1/exports", headers=as_("administrator"))).json()["items"]
     for _ in range(2):
@@ -53,7 +55,7 @@ async def test_an_export_is_told_each_time_that_somebody_fetches_it(client: http
     assert first.decision_id != second.decision_id
 
 
-async def test_what_nobody_gets_is_not_told(client: httpx2.AsyncClient, world: World) -> None:
+async def test_what_nobody_gets_is_not_told(client: httpx2.AsyncClient, world: PostgresWorld) -> None:
     await world.do(ExportData(tenant_id=OTHER))
     (listed,) = (await client.get("/v1/exports", headers=as_("operator"))).json()["items"]
 

@@ -10,22 +10,15 @@ from typing import Any
 import orjson
 import pytest
 
-from services.provisioning import handlers
-from services.provisioning.drivers import NoEnvironmentError
-from services.provisioning.drivers.postgres_pool import ExpiredLoginError
-from services.provisioning.exports import (
-    CHUNK_BYTES,
-    ExportTooLongError,
-    MissingChunkError,
-    Stream,
-    read_export,
-    sweep_exports,
-)
+from services.provisioning.drivers import Environment, NoEnvironmentError, Sink
+from services.provisioning.drivers.postgres import ExpiredLoginError
+from services.provisioning.drivers.postgres import partitions as partitions_
+from services.provisioning.exports import CHUNK_BYTES, MissingChunkError, Stream, read_export, sweep_exports
+from services.provisioning.tests.driver_contract import environment
 from services.provisioning.tests.support import Application, partitions
-from services.provisioning.tests.world import LIFETIME, World
+from services.provisioning.tests.world import LIFETIME, PostgresWorld
 from shared.contracts.provisioning import DataExported, ExportData, ThrottleEnvironment
 from shared.ids import TimeOrderedIds
-from shared.postgres import transaction
 from shared.testing import eventually
 from shared.testing.three_services import asked
 
@@ -34,14 +27,14 @@ def export(tenant_id: str) -> ExportData:
     return ExportData(tenant_id=tenant_id)
 
 
-async def exported(world: World, tenant_id: str) -> DataExported:
+async def exported(world: PostgresWorld, tenant_id: str) -> DataExported:
     """Export a tenant's data."""
     (answer,) = await world.handle(asked(export(tenant_id)))
     assert isinstance(answer, DataExported), answer
     return answer
 
 
-async def stream_of(world: World, fact: DataExported) -> bytes:
+async def stream_of(world: PostgresWorld, fact: DataExported) -> bytes:
     chunks = await world.pool.fetch(
         "SELECT content FROM export_chunk WHERE export_id::text = $1 ORDER BY number", fact.export_id
     )
@@ -61,7 +54,7 @@ async def lines_from(application: Application, tenant_id: str) -> tuple[list[Any
     async def keep(piece: bytes) -> None:
         pieces.append(piece)
 
-    rows = await application.driver.export(tenant_id, keep)
+    rows = await application.postgres.export(environment(tenant_id, "pool"), keep)
     return [orjson.loads(line) for line in b"".join(pieces).split(b"\n")[:-1]], rows
 
 
@@ -86,7 +79,9 @@ async def make_table(application: Application, name: str, columns: str) -> None:
     )
 
 
-async def test_an_export_is_all_rows_of_the_tenant_and_no_others_in_the_order_of_their_keys(world: World) -> None:
+async def test_an_export_is_all_rows_of_the_tenant_and_no_others_in_the_order_of_their_keys(
+    world: PostgresWorld,
+) -> None:
     await world.provision("a", "b")
     a, _ = await world.application.sessions("a", "b")
     await a.execute("INSERT INTO app.note (body) SELECT 'note ' || n FROM generate_series(1, 99) AS n")
@@ -102,7 +97,7 @@ async def test_an_export_is_all_rows_of_the_tenant_and_no_others_in_the_order_of
     assert fact.rows == {"app.note": 100}
 
 
-async def test_what_is_said_of_an_export_is_what_it_is(world: World) -> None:
+async def test_what_is_said_of_an_export_is_what_it_is(world: PostgresWorld) -> None:
     await world.provision("a")
     await world.application.sessions("a")
 
@@ -122,7 +117,7 @@ async def test_what_is_said_of_an_export_is_what_it_is(world: World) -> None:
     assert (fact.export_id, fact.sha256) == (str(row["export_id"]), row["sha256"]) if row else False
 
 
-async def test_the_same_rows_give_the_same_bytes_at_any_time(world: World) -> None:
+async def test_the_same_rows_give_the_same_bytes_at_any_time(world: PostgresWorld) -> None:
     await world.provision("a")
     (a,) = await world.application.sessions("a")
     await a.execute("INSERT INTO app.note (body) SELECT repeat(md5(n::text), 20) FROM generate_series(1, 5000) AS n")
@@ -138,7 +133,7 @@ async def test_the_same_rows_give_the_same_bytes_at_any_time(world: World) -> No
     assert first.export_id != second.export_id
 
 
-async def test_a_tenant_without_rows_has_an_empty_export(world: World) -> None:
+async def test_a_tenant_without_rows_has_an_empty_export(world: PostgresWorld) -> None:
     await world.provision("a")
 
     fact = await exported(world, "a")
@@ -147,7 +142,7 @@ async def test_a_tenant_without_rows_has_an_empty_export(world: World) -> None:
     assert lines_of(await stream_of(world, fact)) == []
 
 
-async def test_whatever_a_text_holds_comes_out_as_it_was(world: World) -> None:
+async def test_whatever_a_text_holds_comes_out_as_it_was(world: PostgresWorld) -> None:
     texts = ["\\", "\\n", "a\nb\r\nc\td", '"quoted"', "\x01\x02\x7f", "\\.", "", "ü😀\u2028", "\\u0041", "{}", "\b\f\v"]
     await world.provision("a")
     (a,) = await world.application.sessions("a")
@@ -192,7 +187,7 @@ async def test_a_table_that_the_tenant_may_not_read_is_not_left_out_in_silence(a
         await lines_from(application, "a")
 
 
-async def test_a_large_export_is_kept_in_chunks_of_at_most_one_mebibyte(world: World) -> None:
+async def test_a_large_export_is_kept_in_chunks_of_at_most_one_mebibyte(world: PostgresWorld) -> None:
     await world.provision("a")
     (a,) = await world.application.sessions("a")
     await a.executemany("INSERT INTO app.note (body) VALUES ($1)", [(secrets.token_hex(50_000),) for _ in range(60)])
@@ -214,13 +209,13 @@ async def test_rows_leave_piece_by_piece(application: Application) -> None:
     async def measure(piece: bytes) -> None:
         sizes.append(len(piece))
 
-    await application.driver.export("a", measure)
+    await application.postgres.export(environment("a", "pool"), measure)
 
     assert sum(sizes) > 20_000_000
     assert max(sizes) < CHUNK_BYTES
 
 
-async def test_one_piece_that_is_longer_than_a_chunk_is_cut(world: World) -> None:
+async def test_one_piece_that_is_longer_than_a_chunk_is_cut(world: PostgresWorld) -> None:
     ids = TimeOrderedIds()
     content = secrets.token_bytes(3 * CHUNK_BYTES)
     async with world.pool.acquire() as connection:
@@ -237,7 +232,7 @@ async def test_one_piece_that_is_longer_than_a_chunk_is_cut(world: World) -> Non
     assert (stream.bytes, stream.sha256) == (len(b"".join(kept)), hashlib.sha256(b"".join(kept)).hexdigest())
 
 
-async def test_an_export_leaves_no_login_behind_and_ends_no_session_of_the_tenants(world: World) -> None:
+async def test_an_export_leaves_no_login_behind_and_ends_no_session_of_the_tenants(world: PostgresWorld) -> None:
     await world.provision("a")
     (a,) = await world.application.sessions("a")
     logins = await world.application.logins()
@@ -248,7 +243,7 @@ async def test_an_export_leaves_no_login_behind_and_ends_no_session_of_the_tenan
     assert await a.fetchval("SELECT count(*) FROM app.note") == 1
 
 
-async def test_a_throttled_tenant_is_exported_and_stays_throttled(world: World) -> None:
+async def test_a_throttled_tenant_is_exported_and_stays_throttled(world: PostgresWorld) -> None:
     await world.provision("a")
     await world.application.sessions("a")
     await world.do(ThrottleEnvironment(tenant_id="a"))
@@ -258,10 +253,10 @@ async def test_a_throttled_tenant_is_exported_and_stays_throttled(world: World) 
     assert await world.application.logins() == set()
 
 
-async def test_a_tenant_whose_partition_is_gone_or_closed_is_not_exported(world: World) -> None:
+async def test_a_tenant_whose_partition_is_gone_or_closed_is_not_exported(world: PostgresWorld) -> None:
     await world.provision("a", "b")
     await world.application.pool.execute("SELECT tenancy.close_tenants('{a}')")
-    await world.driver.deprovision(["b"])
+    await world.application.driver.deprovision(["b"])
 
     assert await world.refusal(export("a")) == "unknown_environment"
     assert await world.refusal(export("b")) == "unknown_environment"
@@ -270,10 +265,11 @@ async def test_a_tenant_whose_partition_is_gone_or_closed_is_not_exported(world:
         await lines_from(world.application, "nobody")
 
 
-async def test_an_export_that_its_login_did_not_outlive_is_no_export(application: Application) -> None:
+async def test_an_export_that_its_login_did_not_outlive_is_no_export(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its last tables would be empty without anybody having noticed."""
-    definition = await application.pool.fetchval("SELECT pg_get_functiondef('tenancy.create_reader'::regproc)")
-    await application.pool.execute(definition.replace("1 minute", "1 second"))
+    monkeypatch.setattr(partitions_, "SESSION_LIFETIME", timedelta(seconds=1))
     await make_table(application, "z_last", "number integer, PRIMARY KEY (tenant_id, number)")
     (a,) = await application.tenants("a")
     await a.execute("INSERT INTO z_last (number) VALUES (1)")
@@ -282,7 +278,7 @@ async def test_an_export_that_its_login_did_not_outlive_is_no_export(application
         await eventually(lambda: is_expired(application, a), describe="the login expires")
 
     with pytest.raises(ExpiredLoginError):
-        await application.driver.export("a", wait_for_expiry)
+        await application.postgres.export(environment("a", "pool"), wait_for_expiry)
     assert len(await application.logins()) == 1
 
 
@@ -294,41 +290,39 @@ async def is_expired(application: Application, besides: Any) -> bool:
     return expired
 
 
-async def test_exports_that_take_too_long_together_are_given_up_without_a_trace(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Waiting longer would let the whole transaction run into its own bound, and the batch be tried for ever."""
-    await world.provision("a", "b")
-    monkeypatch.setattr(handlers, "LONGEST_SECONDS", 0.0)
+async def test_an_export_that_a_dying_worker_has_made_is_made_once(world: PostgresWorld) -> None:
+    await world.provision("a")
+    await world.crash(asked(export("a")))
+    assert await world.pool.fetchval("SELECT count(*) FROM export") == 1
 
-    with pytest.raises(ExportTooLongError, match="2 exports"):
-        await world.handle(asked(export("a")), asked(export("b")))
+    (answer,) = await world.work()
+
+    assert isinstance(answer, DataExported)
+    assert [str(row[0]) for row in await world.pool.fetch("SELECT export_id FROM export")] == [answer.export_id]
+
+
+async def test_an_outage_during_an_export_leaves_no_trace_and_it_is_made_later(
+    world: PostgresWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.provision("a")
+    (a,) = await world.application.sessions("a")
+    await a.executemany("INSERT INTO app.note (body) VALUES ($1)", [(secrets.token_hex(50_000),) for _ in range(60)])
+    working = world.application.postgres.export
+
+    async def break_off(wanted: Environment, write: Sink) -> dict[str, int]:
+        await working(wanted, write)
+        raise TimeoutError
+
+    monkeypatch.setattr(world.driver, "export", break_off)
+    assert await world.handle(asked(export("a"))) == []
+    assert (await world.snapshot())["export"] == (await world.snapshot())["export_chunk"] == []
 
     monkeypatch.undo()
-    assert (await world.snapshot())["export"] == (await world.snapshot())["export_chunk"] == []
-    assert (await exported(world, "a")).rows == {"app.note": 0}
+    (answer,) = await world.wait(1)
+    assert isinstance(answer, DataExported)
 
 
-async def test_an_outage_during_an_export_is_not_taken_for_slowness(world: World) -> None:
-    await world.provision("a")
-
-    class Away:
-        async def export(self, *_: object) -> dict[str, int]:
-            raise TimeoutError
-
-    with pytest.raises(TimeoutError):
-        async with transaction(world.pool) as connection:
-            await handlers.export_data(
-                connection,
-                [export("a")],
-                driver=Away(),  # type: ignore[arg-type]  # only what is used
-                clock=world.clock,
-                ids=TimeOrderedIds(),
-                export_lifetime=LIFETIME,
-            )
-
-
-async def test_two_exports_of_a_batch_for_one_tenant_are_two_and_discarded_one_by_one(world: World) -> None:
+async def test_two_exports_of_a_batch_for_one_tenant_are_two_and_discarded_one_by_one(world: PostgresWorld) -> None:
     await world.provision("a")
     first, second = await world.do(export("a"), export("a"))
 
@@ -342,7 +336,7 @@ async def test_two_exports_of_a_batch_for_one_tenant_are_two_and_discarded_one_b
     assert answer.export_id == str(left["export_id"])
 
 
-async def test_an_export_is_deleted_when_it_expires_and_not_before(world: World) -> None:
+async def test_an_export_is_deleted_when_it_expires_and_not_before(world: PostgresWorld) -> None:
     await world.provision("a")
     await world.do(*(export("a") for _ in range(23)))
     await world.clock.advance(60)
@@ -357,7 +351,7 @@ async def test_an_export_is_deleted_when_it_expires_and_not_before(world: World)
     assert await world.pool.fetchval("SELECT count(*) FROM export_chunk") == 1
 
 
-async def test_many_replicas_sweep_exports_at_once(world: World) -> None:
+async def test_many_replicas_sweep_exports_at_once(world: PostgresWorld) -> None:
     await world.provision("a")
     await world.do(*(export("a") for _ in range(25)))
     await world.clock.advance(LIFETIME.total_seconds())
@@ -367,7 +361,7 @@ async def test_many_replicas_sweep_exports_at_once(world: World) -> None:
     assert sum(swept) == 25
 
 
-async def test_an_export_that_is_deleted_while_it_is_read_does_not_just_end(world: World) -> None:
+async def test_an_export_that_is_deleted_while_it_is_read_does_not_just_end(world: PostgresWorld) -> None:
     await world.provision("a")
     (event,) = await world.do(export("a"))
     row = await world.pool.fetchrow("SELECT export_id, bytes FROM export")
@@ -378,12 +372,13 @@ async def test_an_export_that_is_deleted_while_it_is_read_does_not_just_end(worl
         [chunk async for chunk in read_export(world.pool, row["export_id"], length=row["bytes"])]
 
 
-async def test_an_export_outlives_its_environment(world: World) -> None:
+async def test_an_export_outlives_its_environment(world: PostgresWorld) -> None:
     await world.provision("a")
     fact = await exported(world, "a")
 
-    await world.driver.deprovision(["a"])
+    await world.application.driver.deprovision(["a"])
     await world.pool.execute("DELETE FROM environment")
+    await world.pool.execute("DELETE FROM job")
 
     assert lines_of(await stream_of(world, fact)) == []
     assert await world.pool.fetchval("SELECT count(*) FROM live_record") == 0

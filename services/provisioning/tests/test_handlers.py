@@ -1,153 +1,138 @@
+"""Environments in Postgres made and removed as they are asked for."""
+
 import asyncio
 
-import pytest
-
-from services.provisioning.drivers import Partition
-from services.provisioning.tests.support import Application, ask, bodies, deprovision, provision, residue
-from shared.clock import ManualClock
-from shared.contracts.provisioning import EnvironmentDeprovisioned, EnvironmentProvisioned, EnvironmentRefused
-from shared.postgres import Pool
+from services.provisioning.tests.support import ask, bodies, residue
+from services.provisioning.tests.world import PostgresWorld
+from shared.contracts.provisioning import (
+    DeprovisionEnvironment,
+    EnvironmentDeprovisioned,
+    EnvironmentProvisioned,
+    EnvironmentRefused,
+)
+from shared.testing.three_services import asked
 
 NOTES = [{"name": "notes", "version": "1.0"}]
 TASKS = [{"name": "tasks", "version": "1.0"}]
 
 
-class CrashError(Exception):
-    """Stands for whatever ends a handler between its effect and its commit."""
+async def test_an_environment_is_ready_in_the_default_region(world: PostgresWorld) -> None:
+    (fact,) = await world.handle(asked(ask("a", products=NOTES)))
 
-
-async def test_an_environment_is_ready_in_the_default_region(pool: Pool, application: Application) -> None:
-    clock = ManualClock()
-
-    (fact,) = await provision(pool, application.driver, ask("a", products=NOTES), clock=clock)
-
-    (environment,) = await pool.fetch("SELECT * FROM environment")
+    (environment,) = await world.pool.fetch("SELECT * FROM environment")
     assert fact == EnvironmentProvisioned(
         tenant_id="a", environment_id=str(environment["environment_id"]), isolation="pool", region="local"
     )
-    assert (environment["state"], environment["created_at"]) == ("ready", clock.now())
-    assert [tuple(row) for row in await pool.fetch("SELECT * FROM deployment")] == [("a", "notes", "1.0")]
-    assert await application.residue() == [("a", "tenancy.tenant")]
+    assert (environment["status"], environment["created_at"]) == ("ready", world.clock.now())
+    assert [tuple(row) for row in await world.pool.fetch("SELECT * FROM deployment")] == [("a", "notes", "1.0")]
+    assert await world.application.residue() == [("a", "tenancy.tenant")]
 
 
-async def test_an_environment_is_made_in_the_region_that_is_asked_for(pool: Pool, application: Application) -> None:
-    (fact,) = await provision(pool, application.driver, ask("a", region="eu-central"))
+async def test_an_environment_is_made_in_the_region_that_is_asked_for(world: PostgresWorld) -> None:
+    (fact,) = await world.handle(asked(ask("a", region="eu-central")))
 
     assert isinstance(fact, EnvironmentProvisioned)
     assert fact.region == "eu-central"
 
 
-async def test_what_cannot_be_made_is_refused_and_stops_no_other_ask_of_the_batch(
-    pool: Pool, application: Application
-) -> None:
-    first, second, third = await provision(
-        pool, application.driver, ask("a", region="atlantis"), ask("b"), ask("c", isolation="silo")
+async def test_what_cannot_be_made_is_refused_and_stops_no_other_ask_of_the_batch(world: PostgresWorld) -> None:
+    first, second, third, fourth = await world.handle(
+        asked(ask("a", region="atlantis")),
+        asked(ask("c", isolation="castle")),
+        asked(ask("d", driver="clouds")),
+        asked(ask("b")),
     )
 
     assert first == EnvironmentRefused(
         tenant_id="a", code="unknown_region", detail="There is no region 'atlantis', only local, eu-central."
     )
-    assert isinstance(second, EnvironmentProvisioned)
-    assert third == EnvironmentRefused(
-        tenant_id="c", code="unsupported_isolation", detail="Isolation 'silo' cannot be provided, only pool."
+    assert second == EnvironmentRefused(
+        tenant_id="c",
+        code="unsupported_isolation",
+        detail="Isolation 'castle' cannot be provided, only pool, bridge, silo.",
     )
-    assert await residue(pool) == [("b", "environment")]
-    assert await application.residue() == [("b", "tenancy.tenant")]
+    assert third == EnvironmentRefused(
+        tenant_id="d", code="unknown_driver", detail="There is no driver 'clouds', only postgres."
+    )
+    assert isinstance(fourth, EnvironmentProvisioned)
+    assert await residue(world.pool) == [("b", "environment")]
+    assert await world.application.residue() == [("b", "tenancy.tenant")]
 
 
-async def test_a_batch_of_refusals_touches_nothing(pool: Pool, application: Application) -> None:
-    assert len(await provision(pool, application.driver, ask("a", region="atlantis"))) == 1
+async def test_a_batch_of_refusals_touches_nothing(world: PostgresWorld) -> None:
+    assert len(await world.handle(asked(ask("a", region="atlantis")))) == 1
 
-    assert await residue(pool) == await application.residue() == []
+    assert await residue(world.pool) == await world.application.residue() == []
 
 
-async def test_a_tenant_has_one_environment_however_often_it_is_asked_for(pool: Pool, application: Application) -> None:
-    (first,) = await provision(pool, application.driver, ask("a", products=NOTES))
+async def test_a_tenant_has_one_environment_however_often_it_is_asked_for(world: PostgresWorld) -> None:
+    (first,) = await world.handle(asked(ask("a", products=NOTES)))
 
-    again = await provision(pool, application.driver, ask("a", region="eu-central", products=TASKS), ask("a"))
+    again = await world.handle(asked(ask("a", region="eu-central", products=TASKS)), asked(ask("a")))
 
     assert again == [first, first]
-    assert await residue(pool) == [("a", "deployment"), ("a", "environment")]
+    assert await residue(world.pool) == [("a", "deployment"), ("a", "environment")]
 
 
-async def test_five_hundred_environments_are_made_and_removed_in_one_batch(
-    pool: Pool, application: Application
-) -> None:
-    tenant_ids = [f"t{number}" for number in range(500)]
+async def test_two_asks_of_one_batch_for_one_tenant_make_one_environment(world: PostgresWorld) -> None:
+    said = await world.handle(asked(ask("a")), asked(ask("a")))
 
-    facts = await provision(pool, application.driver, *(ask(tenant_id, products=NOTES) for tenant_id in tenant_ids))
+    assert [getattr(each, "code", None) for each in said] == ["environment_busy", None]
+    assert await residue(world.pool) == [("a", "environment")]
+
+
+async def test_five_hundred_environments_are_made_and_removed_in_one_batch(world: PostgresWorld) -> None:
+    tenant_ids = sorted(f"t{number}" for number in range(500))
+    events = [asked(ask(tenant_id, products=NOTES)) for tenant_id in tenant_ids]
+
+    facts = await world.handle(*events)
     assert [fact.tenant_id for fact in facts if isinstance(fact, EnvironmentProvisioned)] == tenant_ids
-    assert len(await application.residue()) == 500
+    assert len(await world.application.residue()) == 500
 
-    facts = await deprovision(pool, application.driver, *tenant_ids)
+    facts = await world.undo(*events)
     assert [fact.tenant_id for fact in facts] == tenant_ids
-    assert await residue(pool) == await application.residue() == []
+    assert await residue(world.pool) == await world.application.residue() == []
 
 
-async def test_removing_leaves_nothing_of_the_tenant_and_everything_of_others(
-    pool: Pool, application: Application
-) -> None:
-    await provision(pool, application.driver, ask("a", products=NOTES), ask("b"))
-    _, b = await application.tenants("a", "b")
+async def test_removing_leaves_nothing_of_the_tenant_and_everything_of_others(world: PostgresWorld) -> None:
+    await world.provision("a", products=NOTES)
+    await world.provision("b")
+    _, b = await world.application.sessions("a", "b")
 
-    assert await deprovision(pool, application.driver, "a") == [EnvironmentDeprovisioned(tenant_id="a")]
+    assert await world.handle(asked(DeprovisionEnvironment(tenant_id="a"))) == [EnvironmentDeprovisioned(tenant_id="a")]
 
-    assert await residue(pool) == [("b", "environment")]
-    assert {tenant_id for tenant_id, _ in await application.residue()} == {"b"}
+    assert await residue(world.pool) == [("b", "environment")]
+    assert {tenant_id for tenant_id, _ in await world.application.residue()} == {"b"}
     assert await bodies(b) == ["of b"]
 
 
-async def test_removing_what_never_was_is_answered_all_the_same(pool: Pool, application: Application) -> None:
-    answer = EnvironmentDeprovisioned(tenant_id="a")
+async def test_removing_what_never_was_is_answered_all_the_same(world: PostgresWorld) -> None:
+    ask_ = DeprovisionEnvironment(tenant_id="a")
 
-    assert await deprovision(pool, application.driver, "a", "a") == [answer, answer]
-
-
-async def test_what_a_crash_before_the_commit_has_left_is_removed_although_our_own_tables_know_nothing(
-    pool: Pool, application: Application
-) -> None:
-    await provision_and_crash(pool, application)
-    assert await residue(pool) == []
-    assert await application.residue() == [("a", "tenancy.tenant")]
-
-    await deprovision(pool, application.driver, "a")
-
-    assert await application.residue() == []
+    assert await world.handle(asked(ask_), asked(ask_)) == [EnvironmentDeprovisioned(tenant_id="a")] * 2
 
 
-async def test_what_a_crash_before_the_commit_has_left_does_not_hinder_the_next_attempt(
-    pool: Pool, application: Application
-) -> None:
-    await provision_and_crash(pool, application)
+async def test_what_a_dying_worker_has_left_is_removed(world: PostgresWorld) -> None:
+    event = asked(ask("a"))
+    await world.crash(event)
+    assert await world.application.residue() == [("a", "tenancy.tenant")]
 
-    (fact,) = await provision(pool, application.driver, ask("a"))
+    await world.undo(event)
 
-    assert isinstance(fact, EnvironmentProvisioned)
-    assert await application.residue() == [("a", "tenancy.tenant")]
-
-
-async def provision_and_crash(pool: Pool, application: Application) -> None:
-    class Crashing:
-        """The driver of a process that dies once its effect is there."""
-
-        async def provision(self, partitions: list[Partition]) -> None:
-            await application.driver.provision(partitions)
-            raise CrashError
-
-    with pytest.raises(CrashError):
-        await provision(pool, Crashing(), ask("a"))  # type: ignore[arg-type]  # only what is used
+    assert await residue(world.pool) == await world.application.residue() == []
 
 
 async def test_batches_that_share_tenants_in_opposite_orders_wait_for_each_other_and_never_in_a_circle(
-    pool: Pool, application: Application
+    world: PostgresWorld,
 ) -> None:
     forward = [f"t{number}" for number in range(50)]
 
     async with asyncio.TaskGroup() as group:
         for tenant_ids in (forward, forward[::-1], forward, forward[::-1]):
-            group.create_task(provision(pool, application.driver, *map(ask, tenant_ids)))
+            group.create_task(world.take(*(asked(ask(each)) for each in tenant_ids)))
     async with asyncio.TaskGroup() as group:
         for tenant_ids in (forward, forward[::-1], forward, forward[::-1]):
-            group.create_task(deprovision(pool, application.driver, *tenant_ids))
+            group.create_task(world.take(*(asked(DeprovisionEnvironment(tenant_id=each)) for each in tenant_ids)))
+    await world.work()
 
-    assert await residue(pool) == await application.residue() == []
+    assert await residue(world.pool) == await world.application.residue() == []

@@ -10,15 +10,11 @@ from asyncpg.connection import LoggedQuery
 
 from deploy.databases import database_url
 from deploy.local.throwaway import Server
-from services.provisioning.drivers import (
-    Login,
-    NoEnvironmentError,
-    Partition,
-    PostgresPool,
-    ThrottledError,
-    postgres_pool,
-)
-from services.provisioning.drivers.postgres_pool import LIFETIME
+from services.provisioning.drivers import Login, NoEnvironmentError, ThrottledError
+from services.provisioning.drivers.postgres import partitions as partitioning
+from services.provisioning.drivers.postgres.logins import LIFETIME
+from services.provisioning.drivers.postgres.place import Partition
+from services.provisioning.drivers.postgres.pool import PostgresPool
 from services.provisioning.tests.support import Application, bodies, partitions
 from shared.clock import ManualClock, SystemClock
 from shared.ids import TimeOrderedIds
@@ -185,7 +181,7 @@ async def test_sweeping_removes_expired_logins_with_their_sessions_and_no_others
 async def test_more_expired_logins_than_are_swept_at_once_are_all_swept(
     application: Application, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_pool, "_SWEPT_AT_ONCE", 2)
+    monkeypatch.setattr(partitioning, "_SWEPT_AT_ONCE", 2)
     await application.driver.provision(partitions("a"))
     logins = [await application.driver.issue_login("a") for _ in range(6)]
     await expire(application, *(login.username for login in logins[:5]))
@@ -402,6 +398,14 @@ async def test_many_replicas_sweep_and_deprovision_at_once(application: Applicat
 def test_a_login_is_written_as_a_url_also_for_an_address_of_version_six() -> None:
     expires_at = ManualClock().now()
 
-    login = Login("postgres", "::1", 5432, "tenants", "tenant_1", "secret", expires_at)
+    login = Login(
+        driver="postgres",
+        host="::1",
+        port=5432,
+        database="tenants",
+        username="tenant_1",
+        password="secret",
+        expires_at=expires_at,
+    )
 
     assert login.url == "postgresql://tenant_1:secret@[::1]:5432/tenants"

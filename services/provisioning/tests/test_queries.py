@@ -1,35 +1,50 @@
 import asyncpg
 import pytest
 
-from services.provisioning import queries
-from services.provisioning.tests.support import Application, ask, provision
-from shared.postgres import Pool
+from services.provisioning.queries import environments, jobs
+from services.provisioning.tests.support import ask
+from services.provisioning.tests.world import PostgresWorld
+from shared.contracts.provisioning import ThrottleEnvironment
+from shared.testing.three_services import asked
 
 
-async def test_environments_come_in_pages_in_the_order_of_their_creation(pool: Pool, application: Application) -> None:
+async def test_environments_come_in_pages_in_the_order_of_their_creation(world: PostgresWorld) -> None:
     for tenant_id in ("t3", "t1", "t2"):
-        await provision(pool, application.driver, ask(tenant_id))
+        await world.provision(tenant_id)
 
-    async with pool.acquire() as connection:
-        first = await queries.environments(connection, after=None, limit=2, tenant_id=None)
-        rest = await queries.environments(connection, after=first[-1]["environment_id"], limit=2, tenant_id=None)
-        of_one = await queries.environments(connection, after=None, limit=2, tenant_id="t1")
+    async with world.pool.acquire() as connection:
+        first = await environments.page(connection, after=None, limit=2, tenant_id=None)
+        rest = await environments.page(connection, after=first[-1]["environment_id"], limit=2, tenant_id=None)
+        of_one = await environments.page(connection, after=None, limit=2, tenant_id="t1")
 
     assert [row["tenant_id"] for row in (*first, *rest)] == ["t3", "t1", "t2"]
     assert [row["tenant_id"] for row in of_one] == ["t1"]
 
 
-async def test_every_table_that_knows_a_tenant_is_audited_for_residue(pool: Pool, application: Application) -> None:
-    await provision(pool, application.driver, ask("a", products=[{"name": "notes", "version": "1.0"}]))
+async def test_jobs_come_in_pages_in_the_order_in_which_they_were_asked_for(world: PostgresWorld) -> None:
+    await world.take(*(asked(ask(tenant_id)) for tenant_id in ("t3", "t1", "t2")))
 
-    tables = await pool.fetch(
+    async with world.pool.acquire() as connection:
+        first = await jobs.page(connection, after=None, limit=2, tenant_id=None)
+        rest = await jobs.page(connection, after=first[-1]["job_id"], limit=2, tenant_id=None)
+        of_one = await jobs.page(connection, after=None, limit=2, tenant_id="t1")
+
+    assert [row["tenant_id"] for row in (*first, *rest)] == ["t3", "t1", "t2"]
+    assert [row["tenant_id"] for row in of_one] == ["t1"]
+
+
+async def test_every_table_that_knows_a_tenant_is_audited_for_residue(world: PostgresWorld) -> None:
+    await world.provision("a", products=[{"name": "notes", "version": "1.0"}])
+    await world.do(ThrottleEnvironment(tenant_id="a"))
+
+    tables = await world.pool.fetch(
         """
         SELECT table_name FROM information_schema.columns JOIN information_schema.tables
             USING (table_schema, table_name)
         WHERE table_schema = 'public' AND table_type = 'BASE TABLE' AND column_name = 'tenant_id'
         """
     )
-    places = await pool.fetch("SELECT DISTINCT place FROM live_record WHERE tenant_id = 'a'")
+    places = await world.pool.fetch("SELECT DISTINCT place FROM live_record WHERE tenant_id = 'a'")
     meant_to_stay = {
         "export",
         "access_tenant",
@@ -42,9 +57,14 @@ async def test_every_table_that_knows_a_tenant_is_audited_for_residue(pool: Pool
     ("statement", "error"),
     [
         ("UPDATE environment SET state = 'nearly'", asyncpg.CheckViolationError),
-        ("UPDATE environment SET isolation = 'silo'", asyncpg.CheckViolationError),
+        ("UPDATE environment SET isolation = 'castle'", asyncpg.CheckViolationError),
+        ("UPDATE environment SET status = 'nearly'", asyncpg.CheckViolationError),
+        ("UPDATE job SET state = 'nearly'", asyncpg.CheckViolationError),
+        ("UPDATE job SET due_at = now()", asyncpg.CheckViolationError),
+        ("UPDATE job SET failure = '{}'", asyncpg.CheckViolationError),
+        ("UPDATE job SET operation = 'dance'", asyncpg.CheckViolationError),
         ("UPDATE environment SET connections = 0", asyncpg.CheckViolationError),
-        ("UPDATE environment SET throttle_reason = 'open'", asyncpg.CheckViolationError),
+        ("UPDATE environment SET throttled_at = NULL, throttle_reason = 'open'", asyncpg.CheckViolationError),
         ("INSERT INTO export_chunk VALUES (gen_random_uuid(), 0, 'x')", asyncpg.ForeignKeyViolationError),
         ("INSERT INTO export_chunk VALUES (gen_random_uuid(), 0, '')", asyncpg.CheckViolationError),
         (
@@ -66,9 +86,10 @@ async def test_every_table_that_knows_a_tenant_is_audited_for_residue(pool: Pool
     ],
 )
 async def test_the_schema_refuses_what_must_never_be(
-    pool: Pool, application: Application, statement: str, error: type[asyncpg.PostgresError]
+    world: PostgresWorld, statement: str, error: type[asyncpg.PostgresError]
 ) -> None:
-    await provision(pool, application.driver, ask("a"))
+    await world.provision("a")
+    await world.do(ThrottleEnvironment(tenant_id="a"))
 
     with pytest.raises(error):
-        await pool.execute(statement)
+        await world.pool.execute(statement)

@@ -47,4 +47,56 @@ def test_without_an_application_database_it_does_not_start(monkeypatch: pytest.M
 
 
 def test_the_owners_password_is_not_shown() -> None:
-    assert "secret" not in repr(ProvisioningSettings())
+    assert ":secret@" not in repr(ProvisioningSettings())
+
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+def test_without_any_word_of_them_there_are_no_other_drivers_and_no_other_migrations() -> None:
+    settings = ProvisioningSettings()
+
+    assert (settings.script, settings.webhook_url, settings.application_migrations) == (None, None, ())
+
+
+def test_lists_are_split_and_nothing_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TENURE_PROVISIONING_SCRIPT_PASS", "CLOUD_TOKEN, TF_VAR_size")
+    monkeypatch.setenv("TENURE_APPLICATION_MIGRATIONS", "/srv/app/migrations:/srv/more/migrations")
+    settings = ProvisioningSettings()
+    assert settings.script_pass == ("CLOUD_TOKEN", "TF_VAR_size")
+    assert [str(folder) for folder in settings.application_migrations] == [
+        "/srv/app/migrations",
+        "/srv/more/migrations",
+    ]
+
+    monkeypatch.setenv("TENURE_PROVISIONING_SCRIPT_PASS", "")
+    assert ProvisioningSettings().script_pass == ()
+
+
+@pytest.mark.parametrize(
+    ("url", "secrets", "complaint"),
+    [
+        ("https://builder.example.com/tenure", None, "WEBHOOK_SECRETS"),
+        ("https://builder.example.com/tenure", "not a key", "key"),
+        ("http://builder.example.com/tenure", SECRET, "http"),
+        ("builder", SECRET, "webhook"),
+    ],
+)
+def test_a_webhook_that_could_not_be_used_is_refused_at_the_start_and_no_secret_is_shown(
+    monkeypatch: pytest.MonkeyPatch, url: str, secrets: str | None, complaint: str
+) -> None:
+    monkeypatch.setenv("TENURE_PROVISIONING_WEBHOOK_URL", url)
+    if secrets is not None:
+        monkeypatch.setenv("TENURE_PROVISIONING_WEBHOOK_SECRETS", secrets)
+
+    with pytest.raises(ValidationError, match=f"(?i){complaint}") as refused:
+        ProvisioningSettings()
+    assert SECRET not in str(refused.value)
+
+
+def test_a_webhook_off_this_machine_may_be_plain_where_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TENURE_PROVISIONING_WEBHOOK_URL", "http://builder.example.com/tenure")
+    monkeypatch.setenv("TENURE_PROVISIONING_WEBHOOK_SECRETS", SECRET)
+    monkeypatch.setenv("TENURE_PROVISIONING_WEBHOOK_PLAIN", "true")
+
+    assert ProvisioningSettings().webhook_plain

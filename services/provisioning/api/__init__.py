@@ -1,0 +1,22 @@
+"""All HTTP of the provisioning service, a file for each thing that it is about."""
+
+from fastapi import APIRouter
+
+from services.provisioning.api import credentials, drivers, environments, exports, jobs
+from services.provisioning.drivers.registry import Drivers
+from shared.changes import Changes
+from shared.clock import Clock
+from shared.postgres import Pool
+
+PATHS = ("/v1/environments", "/v1/credentials", "/v1/exports", "/v1/drivers", "/v1/jobs", "/v1/driver-callbacks")
+
+
+def routes(pool: Pool, *, changes: Changes, drivers_: Drivers, clock: Clock) -> APIRouter:
+    """Return every route of the service."""
+    router = APIRouter(tags=["provisioning"])
+    router.include_router(environments.routes(pool, drivers_))
+    router.include_router(credentials.routes(pool, changes, drivers_))
+    router.include_router(exports.routes(pool, changes, clock))
+    router.include_router(drivers.routes(drivers_))
+    router.include_router(jobs.routes(pool))
+    return router

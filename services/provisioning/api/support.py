@@ -1,0 +1,21 @@
+"""What several routes share: who may, and what is wrong."""
+
+from typing import Annotated
+
+from fastapi import Query
+
+from shared.access import Role
+from shared.http import Problem, permit
+from shared.text import Identifier
+
+OPERATORS = permit(Role.SYSTEM_ADMIN, Role.CUSTOMER_SUPPORT)
+READERS = permit(Role.SYSTEM_ADMIN, Role.CUSTOMER_SUPPORT, Role.TENANT_ADMIN)
+ADMINISTRATORS = permit(Role.SYSTEM_ADMIN, Role.TENANT_ADMIN)
+
+TenantId = Annotated[Identifier | None, Query(alias="tenantId")]
+"""The query parameter that narrows a list to one tenant; give it the default None."""
+
+
+def no_environment(tenant_id: str) -> Problem:
+    """Say that a tenant has no environment."""
+    return Problem(404, code="unknown_environment", detail=f"There is no environment of tenant {tenant_id}.")
