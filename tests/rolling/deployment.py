@@ -1,4 +1,4 @@
-"""A deployment as an operator does it: broker first, then one service after the other, onboarding last."""
+"""A deployment as an operator does it: logins and broker first, then one service after the other, onboarding last."""
 
 import asyncio
 import json
@@ -65,11 +65,13 @@ class Deployment:
         self.restarts: list[Restart] = []
 
     async def declare(self) -> None:
-        """Add to the running broker whatever the new release wants of it.
+        """Give logins what the new release lets them do, and the running broker whatever it wants of that.
 
         Raises:
             AssertionError: the broker has not taken it.
         """
+        count = await self.release.create_databases(self.servers.folder, self.servers.admin_url)
+        self.say(f"logins        of {count} databases, as the new release wants them")
         before, after = self.servers.definitions, await self.release.definitions(self.servers.folder)
         path = self.servers.folder / "new-definitions.json"
         path.write_text(json.dumps(after), encoding="utf-8")

@@ -53,6 +53,11 @@ class Release:
         applied: list[str] = (await self._told("migrate", service, line=url))["applied"]
         return applied
 
+    async def create_databases(self, folder: Path, admin_url: str) -> int:
+        """Give its databases and logins what they need of the server, and return how many databases those are."""
+        count: int = (await self._told("databases", str(folder), line=admin_url))["databases"]
+        return count
+
     async def definitions(self, folder: Path) -> Mapping[str, Any]:
         """Return what it wants of the broker, with the logins of an installation."""
         found: Mapping[str, Any] = (await self._told("topology", str(folder)))["definitions"]

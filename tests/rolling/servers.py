@@ -21,10 +21,12 @@ class Servers:
 
     Attributes:
         folder: where data, logins and the definitions that the broker has loaded are kept.
+        admin_url: an administrator of the Postgres server.
     """
 
     stack: Stack
     folder: Path
+    admin_url: str
     _keeper: asyncio.subprocess.Process
 
     @property
@@ -61,10 +63,11 @@ async def running_servers(release: Release, folder: Path, say: Callable[[str], N
             start_new_session=True,
         )
     try:
-        stack = _stack(await _line(keeper))
+        told = await _line(keeper)
+        stack = _stack(told)
         for line in (folder / "servers.log").read_text(encoding="utf-8").splitlines():
             say(line)
-        yield Servers(stack, folder, keeper)
+        yield Servers(stack, folder, told["admin_url"], keeper)
     finally:
         assert keeper.stdin is not None
         keeper.stdin.close()

@@ -2,6 +2,7 @@
 
 python -P within.py stack FOLDER        its servers with its schemas and topology, until standard input ends
 python -P within.py migrate SERVICE     its migrations, on the database whose URL is the line on standard input
+python -P within.py databases FOLDER    its databases and logins, on the server whose URL is the line on standard input
 python -P within.py topology FOLDER     its topology as a definitions file, with the passwords kept in the folder
 
 What comes of it is one line of JSON on standard output, where nothing else goes.
@@ -15,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from deploy.databases import create_databases
 from deploy.local.rabbitmq import BrokerServer
 from deploy.local.secrets import load_or_create
 from deploy.local.stack import running_stack
@@ -36,6 +38,7 @@ async def stack(folder: str) -> None:
             databases={name: asdict(urls) for name, urls in running.databases.items()},
             admin_key=running.admin_key,
             watcher_url=running.watcher_url,
+            admin_url=running.postgres.admin_url if running.postgres else "",
         )
         while line := await asyncio.to_thread(sys.stdin.readline):
             await _control(running.broker, json.loads(line))
@@ -52,6 +55,12 @@ async def migrated(service: str) -> None:
     """Bring a service's database up to date."""
     url = sys.stdin.readline().strip()
     _tell(applied=list(await migrate(url, service_migrations(service))))
+
+
+async def databases(folder: str) -> None:
+    """Bring databases and logins, with what these may do, up to date."""
+    urls = await create_databases(sys.stdin.readline().strip(), load_or_create(Path(folder)).databases)
+    _tell(databases=len(urls))
 
 
 async def topology(folder: str) -> None:
@@ -72,4 +81,5 @@ def _say(line: str) -> None:
 
 if __name__ == "__main__":
     configure_logs(form="console", level="error")
-    asyncio.run({"stack": stack, "migrate": migrated, "topology": topology}[sys.argv[1]](sys.argv[2]))
+    actions = {"stack": stack, "migrate": migrated, "databases": databases, "topology": topology}
+    asyncio.run(actions[sys.argv[1]](sys.argv[2]))

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import asyncpg
+import structlog
+
 from services.provisioning.drivers.postgres.logins import Address
 from services.provisioning.drivers.postgres.names import Names
 from shared.postgres import Connection, MigrationError, migrate
@@ -12,6 +15,9 @@ from shared.postgres import Connection, MigrationError, migrate
 OURS = Path(__file__).resolve().parent.parent.parent / "application"
 """The migrations that every application database begins with."""
 
+log = structlog.get_logger(__name__)
+
+_REMEDY = "let the owner of the application database create databases, ALTER ROLE ... CREATEDB, and start again"
 _INSTALL_LOCK = 0x7E9C0DA
 _DDL_SECONDS = 300.0
 _DIGEST = 12
@@ -80,7 +86,11 @@ async def install(url: str, migrations: Sequence[Path] = ()) -> list[str]:
     address = Address(url)
     async with address.owner(seconds=_DDL_SECONDS) as connection:
         await connection.execute("SELECT pg_advisory_lock($1)", _INSTALL_LOCK)
-        await _install_template(connection, address, schema)
+        try:
+            await _install_template(connection, address, schema)
+        except asyncpg.InsufficientPrivilegeError as error:
+            # An installation that has not brought its logins up to date goes on with what it could make before.
+            log.error("no silos can be made", action="no_template", error=str(error), remedy=_REMEDY)  # noqa: TRY400
     return applied
 
 
