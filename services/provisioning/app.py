@@ -8,6 +8,7 @@ from typing import Any
 
 from services.provisioning.api import PATHS, routes
 from services.provisioning.drivers import Lender
+from services.provisioning.drivers.aws import open_aws
 from services.provisioning.drivers.postgres import PostgresDriver, install
 from services.provisioning.drivers.registry import Drivers
 from services.provisioning.drivers.script import ScriptDriver, ScriptTerms
@@ -52,6 +53,8 @@ async def build(settings: ProvisioningSettings, ports: Ports) -> AsyncIterator[S
         callbacks = PostgresCallbacks(kernel.pool)
         if settings.webhook_url is not None:
             drivers.add(await opened.enter_async_context(_webhook(settings, ports, callbacks)))
+        if (terms := settings.aws_terms()) is not None:
+            drivers.add(await opened.enter_async_context(open_aws(terms, clock=ports.clock)))
         worker = _worker(kernel, drivers, settings)
         kernel.consumer.on_commit = worker.wake
         changes = Changes(kernel, DecisionRecorded)

@@ -6,15 +6,16 @@ from typing import Annotated, Self
 from pydantic import Field, SecretStr, StringConstraints, field_validator, model_validator
 from pydantic_settings import NoDecode
 
+from services.provisioning.aws_settings import AwsSettings
 from services.provisioning.drivers.webhook import Keys
 from services.provisioning.drivers.webhook.driver import check_url
-from shared.settings import ServiceSettings, settings_of
+from shared.settings import settings_of
 
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 
 
-class ProvisioningSettings(ServiceSettings):
-    """The settings of the provisioning service.
+class ProvisioningSettings(AwsSettings):
+    """The settings of the provisioning service, besides those of the AWS driver.
 
     Attributes:
         application_database_url: a login that owns the database in which pooled tenants live and may make roles

@@ -1,19 +1,16 @@
 """Amazon Cognito on this machine, as moto plays it, and ways to disturb it."""
 
-import json
-import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx2
-from werkzeug.serving import WSGIRequestHandler, make_server
 
 from services.identity.providers.cognito import Cognito, CognitoTerms, UserPool
 from services.identity.providers.id_tokens import IdTokens
 from shared.clock import SystemClock
+from shared.testing.amazon import REGION, AmazonServer
 
-REGION = "eu-central-1"
 INSTALLATION = "https://tenure.example.org"
 FLOWS = ["ALLOW_ADMIN_USER_PASSWORD_AUTH", "ALLOW_REFRESH_TOKEN_AUTH"]
 TENANT_ID = {
@@ -42,44 +39,17 @@ SHARED_CLIENT: Mapping[str, Any] = {
     "PreventUserExistenceErrors": "ENABLED",
 }
 
-_Environment = dict[str, Any]
-_StartResponse = Callable[[str, list[tuple[str, str]]], object]
 
-
-class _Quiet(WSGIRequestHandler):
-    def log_request(self, *_: Any) -> None:
-        """Say nothing."""
-
-
-class Amazon:
-    """Listens on one port, also after it was away.
+class Amazon(AmazonServer):
+    """The server, and what an operator does of Cognito there.
 
     Attributes:
-        asked: the operations that were asked for, the first first.
-        client: what an operator does.
+        client: what an operator does it with.
     """
 
     def __init__(self) -> None:
-        # Takes a second, of those tests alone that use it.
-        from boto3 import Session  # noqa: PLC0415
-        from botocore.config import Config  # noqa: PLC0415
-        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app  # noqa: PLC0415
-
-        self.asked: list[str] = []
-        self._application = DomainDispatcherApplication(create_backend_app)
-        self._refusals: dict[str, tuple[str, str]] = {}
-        self._lost: dict[str, int] = {}
-        self._flowing = threading.Event()
-        self._flowing.set()
-        self._port = 0
-        self._listen()
-        self.client: Any = Session("nobodys", "nobodys").client(
-            "cognito-idp", region_name=REGION, endpoint_url=self.url, config=Config(retries={"total_max_attempts": 1})
-        )
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        super().__init__()
+        self.client: Any = self.open("cognito-idp")
 
     def terms(self, shared_pool: UserPool | None = None) -> CognitoTerms:
         """Return what the service is told."""
@@ -99,84 +69,6 @@ class Amazon:
         """Return the names of all pools there are."""
         pages = self.client.get_paginator("list_user_pools").paginate(MaxResults=60)
         return [pool["Name"] for page in pages for pool in page["UserPools"]]
-
-    @contextmanager
-    def refusing(self, operation: str, code: str, sentence: str = "") -> Iterator[None]:
-        """Answer an operation with an error, or all of them: ``*``."""
-        self._refusals[operation] = (code, sentence)
-        try:
-            yield
-        finally:
-            del self._refusals[operation]
-
-    @contextmanager
-    def losing_answers(self, operation: str, *, times: int) -> Iterator[None]:
-        """Do what is asked for, and answer so many times that it could not be done."""
-        self._lost[operation] = times
-        try:
-            yield
-        finally:
-            del self._lost[operation]
-
-    @contextmanager
-    def hanging(self) -> Iterator[None]:
-        """Answer nothing before this is over."""
-        self._flowing.clear()
-        try:
-            yield
-        finally:
-            self._flowing.set()
-
-    @contextmanager
-    def away(self) -> Iterator[None]:
-        """Take no connections."""
-        self._stop()
-        try:
-            yield
-        finally:
-            self._listen()
-
-    def forget(self) -> None:
-        """Be as new."""
-        self.asked.clear()
-        httpx2.post(f"{self.url}/moto-api/reset", verify=False, trust_env=False).raise_for_status()
-
-    def close(self) -> None:
-        """End."""
-        self.client.close()
-        self._stop()
-
-    def _listen(self) -> None:
-        self._server = make_server("127.0.0.1", self._port, self._answer, threaded=True, request_handler=_Quiet)
-        self._port = self._server.server_port
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        self._thread.start()
-
-    def _stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    def _answer(self, environment: _Environment, start_response: _StartResponse) -> Iterable[bytes]:
-        operation = environment.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
-        if operation:
-            self.asked.append(operation)
-        self._flowing.wait(30)
-        if refusal := self._refusals.get(operation) or (self._refusals.get("*") if operation else None):
-            return _error(start_response, *refusal)
-        if self._lost.get(operation, 0) > 0:
-            self._lost[operation] -= 1
-            self._application(environment, lambda *_: None)
-            return _error(start_response, "InternalErrorException", "", status="500 Internal Server Error")
-        answer: Iterable[bytes] = self._application(environment, start_response)
-        return answer
-
-
-def _error(
-    start_response: _StartResponse, code: str, sentence: str, *, status: str = "400 Bad Request"
-) -> Iterable[bytes]:
-    start_response(status, [("Content-Type", "application/x-amz-json-1.1")])
-    return [json.dumps({"__type": code, "message": sentence}).encode()]
 
 
 @asynccontextmanager

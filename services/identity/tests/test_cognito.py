@@ -18,8 +18,9 @@ from services.identity.providers.cognito import (
 )
 from services.identity.providers.id_tokens import InvalidIdTokenError
 from services.identity.providers.port import Password, ProviderUnavailableError, Recognised
-from services.identity.tests.amazon import FLOWS, REGION, SHARED_CLIENT, SHARED_POOL, Amazon, open_cognito
+from services.identity.tests.amazon import FLOWS, SHARED_CLIENT, SHARED_POOL, Amazon, open_cognito
 from shared.http import FieldError, Problem
+from shared.testing.amazon import REGION
 
 ANNA = UUID("0198aaaa-0000-7000-8000-000000000001")
 EMAIL = "anna@example.org"

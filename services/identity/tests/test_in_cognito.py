@@ -14,13 +14,14 @@ from services.identity.handlers import create_administrators, purge_users, remov
 from services.identity.invitations import Token
 from services.identity.providers.cognito import UserPool
 from services.identity.queries import invitations as queries
-from services.identity.tests.amazon import REGION, Amazon, open_cognito
+from services.identity.tests.amazon import Amazon, open_cognito
 from services.identity.tests.house import PASSWORD, Challenge, House, claims_of, open_house, sent
 from shared.clock import ManualClock
 from shared.contracts.base import INSTALLATION
 from shared.contracts.identity import CreateAdministrators, PurgeUsers, RemoveAdministrators
 from shared.ids import TimeOrderedIds
 from shared.postgres import transaction
+from shared.testing.amazon import REGION
 
 ANNA, BELA, OLGA = "anna@example.org", "bela@example.org", "olga@operators.example"
 CHOSEN, ANOTHER = "a password of my choice", "quite another password"

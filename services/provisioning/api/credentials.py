@@ -1,13 +1,21 @@
 """Short-lived credentials of one tenant."""
 
 from datetime import datetime
-from typing import Self
+from typing import Any, Self
 
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from services.provisioning.api.support import ADMINISTRATORS, no_environment
-from services.provisioning.drivers import Lender, Login, MovingError, NoEnvironmentError, ThrottledError
+from services.provisioning.api.support import ADMINISTRATORS, no_environment, unavailable
+from services.provisioning.drivers import AwsCredentials as Sts
+from services.provisioning.drivers import (
+    DriverUnavailableError,
+    Lender,
+    Login,
+    MovingError,
+    NoEnvironmentError,
+    ThrottledError,
+)
 from services.provisioning.drivers.registry import Drivers
 from services.provisioning.jobs.job import Settings
 from services.provisioning.queries import environments
@@ -50,34 +58,62 @@ class Credentials(Resource):
         )
 
 
+class AwsCredentials(Resource):
+    """A session on Amazon's infrastructure that reaches what this tenant keeps alone."""
+
+    driver: str = Field(description="What kind of infrastructure it is for.")
+    region: str
+    access_key_id: str
+    secret_access_key: str = Field(description="Shown this once; kept by nobody.")
+    session_token: str = Field(description="Likewise.")
+    expires_at: datetime = Field(description="Nothing can be read or written with it from then on.")
+
+    @classmethod
+    def of(cls, session: Sts) -> Self:
+        """Make it from what a driver issued."""
+        return cls(
+            driver=session.driver,
+            region=session.region,
+            access_key_id=session.access_key_id,
+            secret_access_key=session.secret_access_key,
+            session_token=session.session_token,
+            expires_at=session.expires_at,
+        )
+
+
 def routes(pool: Pool, changes: Changes, drivers: Drivers) -> APIRouter:
     """Return the route that issues credentials."""
     router = APIRouter()
 
-    @router.post("/v1/credentials", status_code=201, dependencies=[ADMINISTRATORS], responses=problems(404, 409))
-    async def issue_credentials(body: CredentialsRequest, asker: Asker, response: Response) -> Credentials:
-        """Issue a new login to a tenant's environment, valid for fifteen minutes."""
+    @router.post("/v1/credentials", status_code=201, dependencies=[ADMINISTRATORS], responses=problems(404, 409, 503))
+    async def issue_credentials(
+        body: CredentialsRequest, asker: Asker, response: Response
+    ) -> Credentials | AwsCredentials:
+        """Issue new credentials for a tenant's environment, valid for fifteen minutes: for what its driver works on."""
         async with pool.acquire() as connection:
             row = await environments.get(connection, asker.narrowed(body.tenant_id) or "")
         if row is None:
             raise no_environment(body.tenant_id)
-        login = await _issue(Settings.of(row), drivers)
-        # The login is in another database. Where this fails nobody has its password, and it ends by itself.
+        issued = await _issue(Settings.of(row), drivers)
+        # It is somewhere else already. Where this fails nobody has its password, and it ends by itself.
         async with changes.transaction() as change:
-            change.decided(
-                asker,
-                "credentials.issued",
-                f"login:{login.username}",
-                tenant_id=body.tenant_id,
-                after={"driver": login.driver, "database": login.database, "expiresAt": login.expires_at},
-            )
+            change.decided(asker, "credentials.issued", _subject(issued), tenant_id=body.tenant_id, after=_told(issued))
         response.headers["Cache-Control"] = "no-store"
-        return Credentials.of(login)
+        return Credentials.of(issued) if isinstance(issued, Login) else AwsCredentials.of(issued)
 
     return router
 
 
-async def _issue(environment: Settings, drivers: Drivers) -> Login:
+def _subject(issued: Login | Sts) -> str:
+    return f"login:{issued.username if isinstance(issued, Login) else issued.access_key_id}"
+
+
+def _told(issued: Login | Sts) -> dict[str, Any]:
+    place = {"database": issued.database} if isinstance(issued, Login) else {"region": issued.region}
+    return {"driver": issued.driver, **place, "expiresAt": issued.expires_at}
+
+
+async def _issue(environment: Settings, drivers: Drivers) -> Login | Sts:
     tenant_id = environment.tenant_id
     if environment.throttled_at is not None:
         raise _throttled(tenant_id, environment.throttle_reason)
@@ -97,6 +133,8 @@ async def _issue(environment: Settings, drivers: Drivers) -> Login:
     except MovingError:
         detail = f"The environment of tenant {tenant_id} is being moved. Ask again in a moment."
         raise Problem(409, code="environment_moving", detail=detail, retryable=True) from None
+    except DriverUnavailableError as error:
+        raise unavailable(environment.driver, str(error)) from None
 
 
 def _throttled(tenant_id: str, reason: str | None) -> Problem:

@@ -9,7 +9,8 @@ import asyncpg
 from fastapi import APIRouter
 from pydantic import Field
 
-from services.provisioning.api.support import OPERATORS, READERS, TenantId
+from services.provisioning.api.support import OPERATORS, READERS, TenantId, unavailable
+from services.provisioning.drivers import DriverUnavailableError
 from services.provisioning.drivers import Inspection as Found
 from services.provisioning.drivers.registry import Drivers
 from services.provisioning.jobs.job import Settings
@@ -133,6 +134,7 @@ async def _inspect(environment: Settings, drivers: Drivers) -> Found:
         async with asyncio.timeout(_INSPECTION_SECONDS):
             (found,) = await driver.inspect([environment.for_driver()])
     except TimeoutError:
-        detail = f"The driver {environment.driver!r} has not answered within {_INSPECTION_SECONDS:g} seconds."
-        raise Problem(503, code="driver_unavailable", detail=detail) from None
+        raise unavailable(environment.driver, f"It has not answered within {_INSPECTION_SECONDS:g} s.") from None
+    except DriverUnavailableError as error:
+        raise unavailable(environment.driver, str(error)) from None
     return found

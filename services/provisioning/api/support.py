@@ -19,3 +19,8 @@ TenantId = Annotated[Identifier | None, Query(alias="tenantId")]
 def no_environment(tenant_id: str) -> Problem:
     """Say that a tenant has no environment."""
     return Problem(404, code="unknown_environment", detail=f"There is no environment of tenant {tenant_id}.")
+
+
+def unavailable(driver: str, why: str) -> Problem:
+    """Say that a driver cannot do its work at the moment."""
+    return Problem(503, code="driver_unavailable", detail=f"The driver {driver!r} cannot be asked now. {why}")

@@ -26,6 +26,10 @@ class ThrottledError(Exception):
     """Nobody may work in the tenant's environment at the moment."""
 
 
+class DriverUnavailableError(Exception):
+    """What a driver works on does not answer, or not as it should; it may later. The text is for people."""
+
+
 class MovingError(Exception):
     """The tenant's environment is being moved: nobody may work in it for a moment."""
 
@@ -276,11 +280,16 @@ class Lender(Protocol):
             NoEnvironmentError: there is no such environment.
             ThrottledError: nobody may work in it.
             MovingError: nobody may work in it for a moment.
+            DriverUnavailableError: nobody can tell at the moment.
         """
         ...
 
     def sweep(self) -> Coroutine[Any, Any, int]:
-        """Remove expired credentials, ending what sessions they still have, and return how many there were."""
+        """Remove expired credentials, ending what sessions they still have, and return how many there were.
+
+        Raises:
+            DriverUnavailableError: it cannot be done at the moment.
+        """
         ...
 
 

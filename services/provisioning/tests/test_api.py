@@ -1,7 +1,7 @@
 import gzip
 from base64 import b64encode
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from secrets import token_hex
 from uuid import UUID
@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from services.provisioning.api import routes
+from services.provisioning.drivers import AwsCredentials, Capacity, DriverUnavailableError, Environment, Inspection
 from services.provisioning.drivers.postgres.place import Partition
 from services.provisioning.exports import CHUNK_BYTES
 from services.provisioning.tests.support import ask, partitions
@@ -347,3 +348,81 @@ async def test_nothing_is_given_without_the_administrators_key(
     answer = await client.request(method, path, headers={"Authorization": "Bearer another"}, json={"tenantId": "a"})
 
     assert answer.status_code == 401
+
+
+class Clouds:
+    """A driver whose credentials are no logins; or that does not answer."""
+
+    name = "clouds"
+    isolations = ("pool",)
+
+    def __init__(self, *, is_away: bool) -> None:
+        self._is_away = is_away
+
+    def capacity(self, _: str) -> Capacity:
+        return Capacity()
+
+    async def issue(self, _: Environment) -> AwsCredentials:
+        if self._is_away:
+            raise DriverUnavailableError("Nobody answers.")
+        return AwsCredentials(
+            driver="clouds",
+            region="eu-central-1",
+            access_key_id="ASIA1",
+            secret_access_key="hidden",
+            session_token="hidden too",
+            expires_at=datetime(2026, 1, 1, 0, 15, tzinfo=UTC),
+        )
+
+    async def inspect(self, _: object) -> list[Inspection]:
+        raise DriverUnavailableError("Nobody answers.")
+
+    async def sweep(self) -> int:
+        return 0
+
+
+@pytest.fixture
+async def in_the_clouds(world: PostgresWorld) -> PostgresWorld:
+    await world.provision("a")
+    await world.pool.execute("UPDATE environment SET driver = 'clouds'")
+    return world
+
+
+async def test_credentials_of_another_kind_are_given_in_their_own_form(
+    client: httpx2.AsyncClient, in_the_clouds: PostgresWorld
+) -> None:
+    in_the_clouds.drivers.add(Clouds(is_away=False))  # type: ignore[arg-type]  # only what is asked of it here
+
+    answer = await client.post("/v1/credentials", json={"tenantId": "a"})
+
+    assert (answer.status_code, answer.headers["Cache-Control"]) == (201, "no-store")
+    assert answer.json() == {
+        "driver": "clouds",
+        "region": "eu-central-1",
+        "accessKeyId": "ASIA1",
+        "secretAccessKey": "hidden",
+        "sessionToken": "hidden too",
+        "expiresAt": "2026-01-01T00:15:00Z",
+    }
+
+
+async def test_a_driver_that_does_not_answer_is_no_bug_of_ours(
+    client: httpx2.AsyncClient, in_the_clouds: PostgresWorld
+) -> None:
+    in_the_clouds.drivers.add(Clouds(is_away=True))  # type: ignore[arg-type]  # only what is asked of it here
+    environment_id = await in_the_clouds.pool.fetchval("SELECT environment_id FROM environment")
+
+    for answer in (
+        await client.post("/v1/credentials", json={"tenantId": "a"}),
+        await client.get(f"/v1/environments/{environment_id}/inspection"),
+    ):
+        assert (answer.status_code, answer.json()["code"]) == (503, "driver_unavailable")
+        assert answer.json()["detail"] == "The driver 'clouds' cannot be asked now. Nobody answers."
+
+
+async def test_a_driver_that_issues_nothing_is_told_as_such(
+    client: httpx2.AsyncClient, in_the_clouds: PostgresWorld
+) -> None:
+    answer = await client.post("/v1/credentials", json={"tenantId": "a"})
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "no_credentials")

@@ -180,16 +180,20 @@ async def wall(postgres_server: Server, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("replies") / "migrations"
     folder.mkdir()
     (folder / "0001_reply.sql").write_text(REPLIES)
-    await install(urls.owner, [folder])
-    pool = await open_pool(urls.owner)
-    wall = Wall(postgres_server.admin_url, urls.owner, pool, _driver(pool, urls.owner, folder))
-    for isolation in ISOLATIONS:
-        for tenant_id in (f"a of {isolation}", f"b of {isolation}"):
-            await wall.settle(tenant_id, isolation)
-    await _analyze(wall)
-    yield wall
-    await wall.close()
-    await drop_application(postgres_server.admin_url, name)
+    try:
+        await install(urls.owner, [folder])
+        pool = await open_pool(urls.owner)
+        wall = Wall(postgres_server.admin_url, urls.owner, pool, _driver(pool, urls.owner, folder))
+        try:
+            for isolation in ISOLATIONS:
+                for tenant_id in (f"a of {isolation}", f"b of {isolation}"):
+                    await wall.settle(tenant_id, isolation)
+            await _analyze(wall)
+            yield wall
+        finally:
+            await wall.close()
+    finally:
+        await drop_application(postgres_server.admin_url, name)
 
 
 def _driver(pool: Pool, url: str, folder: Path) -> PostgresDriver:

@@ -69,7 +69,7 @@ async def test_an_environment_is_made_used_throttled_and_removed(application: Ap
     )
     throttled = replace(environment, is_throttled=True)
     await driver.throttle(tasks(throttled))
-    with pytest.raises((asyncpg.PostgresConnectionError, asyncpg.InterfaceError)):
+    with pytest.raises((asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError)):
         await session.execute("SELECT 1")
     with pytest.raises(ThrottledError):
         await driver.issue(throttled)

@@ -21,6 +21,12 @@ from shared.ids import TimeOrderedIds
 from shared.postgres import Connection, Pool
 from shared.testing import eventually
 
+CUT = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # it has read the server's farewell just now
+)
 NO_LOGIN = (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError)
 
 
@@ -46,7 +52,7 @@ async def login_of(session: Connection) -> str:
 async def is_cut(session: Connection) -> bool:
     try:
         await session.execute("SELECT 1")
-    except (asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.InterfaceError):
+    except CUT:
         return True
     return False
 

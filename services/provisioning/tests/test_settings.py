@@ -1,6 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
+from services.provisioning.drivers.aws import PoolTerms
 from services.provisioning.settings import ProvisioningSettings
 
 
@@ -100,3 +101,51 @@ def test_a_webhook_off_this_machine_may_be_plain_where_that_is_said(monkeypatch:
     monkeypatch.setenv("TENURE_PROVISIONING_WEBHOOK_PLAIN", "true")
 
     assert ProvisioningSettings().webhook_plain
+
+
+POOL = {
+    "AWS_REGION": "eu-central-1",
+    "AWS_POOL_TABLE": "tenants",
+    "AWS_POOL_BUCKET": "tenants",
+    "AWS_POOL_ROLE_ARN": "arn:aws:iam::123456789012:role/tenant",
+}
+SILO = {
+    "AWS_REGION": "eu-central-1",
+    "AWS_MANAGEMENT_ROLE_ARN": "arn:aws:iam::123456789012:role/tenure",
+    "AWS_MAIL_PREFIX": "aws",
+    "AWS_MAIL_DOMAIN": "example.com",
+    "AWS_ORGANIZATIONAL_UNIT_ID": "ou-abcd-12345678",
+    "AWS_TOPIC_ARN": "arn:aws:sns:eu-central-1:123456789012:mail",
+}
+
+
+def told(monkeypatch: pytest.MonkeyPatch, settings: dict[str, str]) -> ProvisioningSettings:
+    for name, value in settings.items():
+        monkeypatch.setenv(f"TENURE_PROVISIONING_{name}", value)
+    return ProvisioningSettings()
+
+
+def test_without_a_region_there_is_nothing_at_amazon() -> None:
+    assert ProvisioningSettings().aws_terms() is None
+
+
+def test_a_pool_at_amazon_needs_no_silos_and_silos_no_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        terms = told(patch, POOL).aws_terms()
+        assert terms is not None
+        assert (terms.region, terms.silo) == ("eu-central-1", None)
+        assert terms.pool == PoolTerms(table="tenants", bucket="tenants", role_arn=POOL["AWS_POOL_ROLE_ARN"])
+    terms = told(monkeypatch, SILO).aws_terms()
+    assert terms is not None
+    assert terms.pool is None
+    assert terms.silo is not None
+    assert (terms.silo.mail_prefix, terms.silo.network) == ("aws", "10.0.0.0/16")
+
+
+@pytest.mark.parametrize("settings", [POOL, SILO], ids=["pool", "silo"])
+def test_what_is_missing_at_amazon_is_named(monkeypatch: pytest.MonkeyPatch, settings: dict[str, str]) -> None:
+    for name in settings:
+        with monkeypatch.context() as patch, pytest.raises(ValidationError, match=f"TENURE_PROVISIONING_{name}"):
+            told(patch, {other: value for other, value in settings.items() if other != name})
+    with pytest.raises(ValidationError, match="TENURE_PROVISIONING_AWS_REGION"):
+        told(monkeypatch, {"AWS_REGION": "eu-central-1"})

@@ -11,7 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from services.identity.providers.cognito.terms import CognitoTerms
 from services.identity.providers.port import ProviderUnavailableError
-from services.identity.providers.threads import Threads
+from shared.threads import Threads
 
 SECONDS = 10.0
 """How long one call may take, and what a person waits for together."""
@@ -63,7 +63,9 @@ class Calls:
 
     def __init__(self, terms: CognitoTerms) -> None:
         self._terms = terms
-        self._threads = Threads(_THREADS, most=_MOST_WAITING, name="cognito")
+        self._threads = Threads(
+            _THREADS, most=_MOST_WAITING, name="cognito", detail="Too many are signing in at this moment."
+        )
         self._lock = threading.Lock()
         self._made: _Client | None = None
 

@@ -17,11 +17,15 @@ class Threads:
         count: how many there are.
         most: how much may be under way or waiting for a thread; more is turned away.
         name: what they are called.
+        detail: what whoever is turned away is told.
     """
 
-    def __init__(self, count: int, *, most: int, name: str) -> None:
+    def __init__(
+        self, count: int, *, most: int, name: str, detail: str = "Too much is being asked at this moment."
+    ) -> None:
         self._executor = ThreadPoolExecutor(count, thread_name_prefix=name)
         self._most = most
+        self._detail = detail
         self._waiting = 0
 
     async def run(self, work: Callable[[], Result]) -> Result:
@@ -31,9 +35,7 @@ class Threads:
             Problem: 503 when too much is waiting already.
         """
         if self._waiting >= self._most:
-            raise Problem(
-                503, code="overloaded", detail="Too many are signing in at this moment.", headers={"Retry-After": "2"}
-            )
+            raise Problem(503, code="overloaded", detail=self._detail, headers={"Retry-After": "2"})
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, work)
