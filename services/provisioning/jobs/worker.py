@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeAlias
@@ -134,9 +134,7 @@ class Worker:
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        for held in self._running.pop(task):
-            if self._held.get(held.job.job_id) is held:
-                del self._held[held.job.job_id]
+        self._let_go(self._running.pop(task))
         if not task.cancelled() and (error := task.exception()):
             log.error("jobs are left to their claims' end", action="call_failed", exc_info=error)
         self._wake.set()
@@ -158,7 +156,13 @@ class Worker:
                 outages += 1
                 log.warning("a step waits for the database", action="settling_unavailable", error=repr(error))
                 await self._clock.sleep(backoff(outages))
+        self._let_go([held for held, _ in outcomes])
         await self._send(outgoing)
+
+    def _let_go(self, call: Sequence[Held]) -> None:
+        for held in call:
+            if self._held.get(held.job.job_id) is held:
+                del self._held[held.job.job_id]
 
     async def _settle_one_by_one(self, outcomes: Sequence[tuple[Held, Outcome]], error: Exception) -> None:
         if len(outcomes) == 1:
@@ -177,15 +181,16 @@ class Worker:
         claims = [each.claim for each in held.values()]
         async with self._pool.acquire() as connection:
             states = await queries.hold(connection, list(held), claims, until=self._clock.now() + CLAIM)
-        unwanted = {
-            task: call
-            for task, call in self._running.items()
-            if not any(states.get(each.job.job_id) == each.job.state for each in call)
-        }
+        unwanted = {task: call for task, call in self._running.items() if self._is_unwanted(call, held, states)}
         if unwanted:
             log.info("calls ended", action="calls_ended", jobs=sum(map(len, unwanted.values())))
             await self._end(list(unwanted))
             await self._release([each for call in unwanted.values() for each in call])
+
+    def _is_unwanted(self, call: Sequence[Held], asked: Mapping[UUID, Held], states: Mapping[UUID, str]) -> bool:
+        """Tell whether a call has lost all its jobs, of those that were asked about and are still at work."""
+        at_work = [each.job for each in call if asked.get(each.job.job_id) is self._held.get(each.job.job_id) is each]
+        return bool(at_work) and not any(states.get(job.job_id) == job.state for job in at_work)
 
     async def tell(self) -> None:
         """Say of jobs that take long that they are at work, those included that wait for a worker."""

@@ -3,12 +3,14 @@
 import asyncio
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from services.provisioning.drivers import Retry
 from services.provisioning.jobs.course import MOST_ATTEMPTS, PATIENCE
 from services.provisioning.jobs.worker import CLAIM, TOLD_EVERY, Worker
+from services.provisioning.queries import jobs as queries
 from services.provisioning.tests.staged import STAGES, Made, StagedDriver
 from services.provisioning.tests.support import ask
 from services.provisioning.tests.world import World, undo_of
@@ -381,6 +383,46 @@ async def test_a_worker_that_has_lost_its_claim_ends_what_it_does(world: World, 
     assert not slow.running
     assert quick.running
     await _die(quick)
+
+
+async def test_a_call_that_begins_while_claims_are_kept_goes_on(
+    world: World, driver: StagedDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver.hangs = {("provision", "")}
+    await world.take(asked(wanted()))
+    holding = queries.hold
+
+    async def hold_slowly(*given: Any, **named: Any) -> dict[UUID, str]:
+        states = await holding(*given, **named)
+        await world.take(asked(wanted("another")))
+        await begin(world.worker)
+        return states
+
+    monkeypatch.setattr(queries, "hold", hold_slowly)
+    await begin(world.worker)
+    await world.worker.hold()
+
+    assert len(world.worker.running) == 2
+    await _die(world.worker)
+
+
+async def test_what_is_stored_is_sent_although_its_claim_is_given_back(
+    world: World, driver: StagedDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.take(asked(wanted()))
+    keep, sent = world.keep, asyncio.Event()
+
+    async def send_slowly(outgoing: Any) -> None:
+        await world.worker.hold()
+        await asyncio.sleep(0)
+        await keep(outgoing)
+        sent.set()
+
+    monkeypatch.setattr(world.worker, "_send", send_slowly)
+    await world.worker.look()
+    await asyncio.wait(list(world.worker.running))
+
+    assert sent.is_set()
 
 
 async def test_a_claim_lasts_as_long_as_its_holder_keeps_it(world: World, driver: StagedDriver) -> None:

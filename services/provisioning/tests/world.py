@@ -75,9 +75,10 @@ class World:
         exporting = Exporting(Exports(self.pool, clock=self.clock, lifetime=LIFETIME))
         calls = Calls(self.drivers, {"export": exporting.export, "discard": exporting.discard})
         settling = Settling(self.pool, self._dispatch, clock=self.clock)
-        return Worker(self.pool, self.drivers, calls, settling, self._keep, clock=self.clock, ids=TimeOrderedIds())
+        return Worker(self.pool, self.drivers, calls, settling, self.keep, clock=self.clock, ids=TimeOrderedIds())
 
-    async def _keep(self, outgoing: Sequence[Outgoing]) -> None:
+    async def keep(self, outgoing: Sequence[Outgoing]) -> None:
+        """Keep what a worker says."""
         self.said += [decode(orjson.loads(each.event)) for each in outgoing]
 
     async def take(self, *events: Event) -> list[Message]:
