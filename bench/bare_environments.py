@@ -91,7 +91,7 @@ async def _settle(own: Pool, claim: UUID) -> None:
             for row in rows
         }
         await barrier.remember(connection, answers)
-        await jobs.delete(connection, [row["job_id"] for row in rows], gone=[])
+        await jobs.delete(connection, [row["job_id"] for row in rows])
         await environments.store(connection, [dict(row["environment"]) | {"status": "ready"} for row in rows])
         outgoing = [
             Outgoing(_IDS.new(), "tenure.provisioning", answer.routing_key(), orjson.dumps(answer.model_dump()))

@@ -95,9 +95,10 @@ class Settling:
         going_on = [(each.advanced.job, now + each.advanced.after) for each in settled if each.advanced.job]
         if going_on:
             await jobs.store(connection, [_row(*each) for each in going_on])
-        gone = [each.job.tenant_id for each in settled if each.advanced.environment is None]
         if ended := [each.job.job_id for each in settled if each.advanced.job is None]:
-            await jobs.delete(connection, ended, gone=gone)
+            await jobs.delete(connection, ended)
+        if gone := [each.job.tenant_id for each in settled if each.environment and not each.advanced.environment]:
+            await jobs.forget_done(connection, gone, [])
         await _store_environments(connection, settled)
 
     async def tell(self, *, before: datetime, patience: int, limit: int) -> list[Outgoing]:

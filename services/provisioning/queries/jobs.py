@@ -46,7 +46,8 @@ async def forget_done(connection: Connection, tenant_ids: Sequence[str], workflo
     """Delete what earlier workflows of these tenants have done: no undo of theirs comes any more."""
     await connection.execute(
         """
-        DELETE FROM job WHERE tenant_id = ANY ($1::text[]) AND state = 'done' AND workflow_id <> ALL ($2::uuid[])
+        DELETE FROM job USING (SELECT DISTINCT unnest($1::text[]) AS tenant_id) AS asked
+        WHERE job.tenant_id = asked.tenant_id AND state = 'done' AND workflow_id <> ALL ($2::uuid[])
         """,
         tenant_ids,
         workflow_ids,
@@ -202,12 +203,10 @@ async def store(connection: Connection, jobs: Sequence[Mapping[str, Any]]) -> No
     )
 
 
-async def delete(connection: Connection, job_ids: Sequence[UUID], *, gone: Sequence[str]) -> None:
-    """Delete jobs, and what was done for tenants that are gone."""
+async def delete(connection: Connection, job_ids: Sequence[UUID]) -> None:
+    """Delete jobs."""
     await connection.execute(
-        "DELETE FROM job WHERE job_id = ANY ($1::uuid[]) OR (tenant_id = ANY ($2::text[]) AND state = 'done')",
-        job_ids,
-        gone,
+        "DELETE FROM job USING unnest($1::uuid[]) AS ended (job_id) WHERE job.job_id = ended.job_id", job_ids
     )
 
 
