@@ -40,6 +40,9 @@ WAVES: Mapping[str, Mapping[str, str]] = {
 }
 """Which service dies where, all six in one load, each at its first visit."""
 
+JOBS = ("job_claimed", "job_stepped")
+"""Where provisioning dies with jobs in hand: before their steps, or when these are done and nothing of it is stored."""
+
 
 @pytest.mark.parametrize("wave", WAVES)
 async def test_a_service_may_die_between_any_two_steps(wave: str, system: System, report: Report) -> None:
@@ -51,6 +54,17 @@ async def test_a_service_may_die_between_any_two_steps(wave: str, system: System
     verdict = await system.verdict(load)
 
     report(f"{'; '.join(deaths)}; {verdict}")
+
+
+@pytest.mark.parametrize("place", JOBS)
+async def test_a_worker_may_die_with_the_jobs_it_has_claimed(place: str, system: System, report: Report) -> None:
+    await arm(system, {"provisioning": place})
+
+    async with system.under_load(ONBOARDINGS) as load:
+        death = await revived(system, load, "provisioning", place)
+    verdict = await system.verdict(load)
+
+    report(f"{death}; {verdict}")
 
 
 async def test_timers_that_had_gone_off_survive_the_death_of_who_took_them(system: System, report: Report) -> None:
@@ -77,7 +91,7 @@ async def test_timers_that_had_gone_off_survive_the_death_of_who_took_them(syste
 
 async def test_every_failpoint_kills_somewhere() -> None:
     places = {place for wave in WAVES.values() for place in wave.values()}
-    assert places | {"due_claimed"} == set(FAILPOINTS)
+    assert places | {"due_claimed", *JOBS} == set(FAILPOINTS)
     assert all(wave.keys() == set(SERVICES) for wave in WAVES.values())
 
 

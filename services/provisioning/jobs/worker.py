@@ -114,7 +114,8 @@ class Worker:
         now, claim = self._clock.now(), self._ids.new()
         async with self._pool.acquire() as connection:
             rows = await queries.claim(connection, room, now=now, until=now + CLAIM, claim=claim)
-        await failpoint("job_claimed")
+        if rows:
+            await failpoint("job_claimed")
         for call in self._calls.group([Held(Job.of(row), environment_of(row), claim) for row in rows]):
             self._begin(call)
         return len(rows)

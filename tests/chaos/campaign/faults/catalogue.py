@@ -16,7 +16,12 @@ from tests.chaos.campaign.faults.outage import Outage
 from tests.chaos.campaign.faults.restarts import Restart
 
 _SERVERS = ("rabbitmq", "postgres")
-_ONBOARDING_ALONE = {"before_202", "due_claimed"}
+_OF_ONE_SERVICE = {
+    "before_202": "onboarding",
+    "due_claimed": "onboarding",
+    "job_claimed": "provisioning",
+    "job_stepped": "provisioning",
+}
 _SOME = 3
 
 
@@ -37,10 +42,7 @@ def _restarts(_: Random) -> Sequence[Fault]:
 
 
 def _failpoints(random: Random) -> Sequence[Fault]:
-    return [
-        DieAt("onboarding" if failpoint in _ONBOARDING_ALONE else random.choice(SERVICES), failpoint)
-        for failpoint in FAILPOINTS
-    ]
+    return [DieAt(_OF_ONE_SERVICE.get(failpoint) or random.choice(SERVICES), failpoint) for failpoint in FAILPOINTS]
 
 
 def _cuts(_: Random) -> Sequence[Fault]:
