@@ -20,11 +20,14 @@ from tests.access.routes import Owner, Route, Sent
 Aim = Literal["own", "other", "absent"]
 AIMS: tuple[Aim, ...] = ("own", "other", "absent")
 
-Verdict = Literal["public", "unauthenticated", "forbidden", "allowed", "hidden"]
+Verdict = Literal["public", "unsigned", "unauthenticated", "forbidden", "allowed", "hidden"]
 """What a rule says: ``hidden`` is allowed, and what is asked for must be as if it were not there."""
 
 SELF_JUDGED = ("/v1/authorize", "/v1/authorize/{path}")
 """Routes that judge a credential themselves, because that is what they are for: of a tenant's members only."""
+
+SIGNED = ("/v1/driver-callbacks/{key}",)
+"""Routes for which no credential counts but a signature of what is sent, which nobody here can make."""
 
 FURTHER_RULES: Mapping[str, str] = {
     "PUT /v1/users/me/password": "Only a person who has signed in has a password.",
@@ -100,6 +103,8 @@ class Cell:
         rule, credential = self.route.rule, self.credential
         if self.route.path in SELF_JUDGED:
             return _verdict_of_authorize(credential)
+        if self.route.path in SIGNED:
+            return "unsigned"
         if isinstance(rule, Everybody):
             return "public"
         if credential.role is None:
@@ -252,6 +257,9 @@ def _of_verdict(cell: Cell, answer: Answer) -> Iterator[str]:
         case "public":
             if status == httpx2.codes.UNAUTHORIZED:
                 yield "401, and it is for everybody"
+        case "unsigned":
+            if (status, problem.get("code")) != (httpx2.codes.UNAUTHORIZED, "wrong_signature"):
+                yield f"{status} instead of 401 for want of a signature"
         case "unauthenticated":
             yield from _no_proper_401(cell, answer)
         case "forbidden":
@@ -285,7 +293,7 @@ def _no_proper_401(cell: Cell, answer: Answer) -> Iterator[str]:
 
 def _differences(cell: Cell, answer: Answer, absent: Answer, own: Answer) -> Iterator[str]:
     """Compare with what is not there, wherever the one who asks must not tell the difference."""
-    if cell.aim != "other" or cell.verdict in {"public", "allowed"}:
+    if cell.aim != "other" or cell.verdict in {"public", "unsigned", "allowed"}:
         return
     names_nobody = answer.sent == own.sent == absent.sent
     is_of_all = answer.sent == own.sent != absent.sent  # such as a tier of the catalog, which is everybody's
