@@ -258,8 +258,7 @@ def _of_verdict(cell: Cell, answer: Answer) -> Iterator[str]:
             if status == httpx2.codes.UNAUTHORIZED:
                 yield "401, and it is for everybody"
         case "unsigned":
-            if (status, problem.get("code")) != (httpx2.codes.UNAUTHORIZED, "wrong_signature"):
-                yield f"{status} instead of 401 for want of a signature"
+            yield from _no_word_of_signature(answer)
         case "unauthenticated":
             yield from _no_proper_401(cell, answer)
         case "forbidden":
@@ -278,6 +277,11 @@ def _not_let_in(cell: Cell, answer: Answer) -> Iterator[str]:
         yield f"{status}: {detail}"
     if cell.route.declared is not None and status not in cell.route.declared:
         yield f"{status}, which the OpenAPI document does not name"
+
+
+def _no_word_of_signature(answer: Answer) -> Iterator[str]:
+    if (answer.status, answer.problem.get("code")) != (httpx2.codes.UNAUTHORIZED, "wrong_signature"):
+        yield f"{answer.status} instead of 401 for want of a signature"
 
 
 def _no_proper_401(cell: Cell, answer: Answer) -> Iterator[str]:

@@ -20,10 +20,11 @@ UNREACHED = frozenset(
     {
         *(f"POST /v1/workflows/{{workflow_id}}/{action}" for action in ("retry", "skip", "abandon")),
         "GET /oauth/callback/{tenant_id}",
+        "POST /v1/driver-callbacks/{key}",
     }
 )
-"""What is for workflows that wait for a service or whose undo has failed, and for browsers that were sent elsewhere:
-nothing that is sent here brings that about."""
+"""What is for workflows that wait for a service or whose undo has failed, for browsers that were sent elsewhere, and for
+who can sign: nothing that is sent here brings that about."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
