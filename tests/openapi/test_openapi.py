@@ -24,7 +24,7 @@ UNREACHED = frozenset(
     }
 )
 """What is for workflows that wait for a service or whose undo has failed, for browsers that were sent elsewhere, and for
-who can sign: nothing that is sent here brings that about."""
+those who can sign: nothing that is sent here brings that about."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
