@@ -23,8 +23,8 @@ UNREACHED = frozenset(
         "POST /v1/driver-callbacks/{key}",
     }
 )
-"""What is for workflows that wait for a service or whose undo has failed, for browsers that were sent elsewhere, and for
-those who can sign: nothing that is sent here brings that about."""
+"""What is for workflows that wait for a service or whose undo has failed, for browsers that were sent elsewhere, and
+for those who can sign: nothing that is sent here brings that about."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
