@@ -24,8 +24,9 @@ _HEALTHY_SECONDS = 30.0
 _PASSED_ON = (
     *("PATH", "LANG", "LC_ALL", "TZ"),
     *("TENURE_LOG_FORMAT", "TENURE_LOG_LEVEL", "TENURE_REGIONS", "TENURE_POOL_GATEWAY_URL"),
-    *("TENURE_ISSUER", "TENURE_MAIL_FROM"),
+    *("TENURE_ISSUER", "TENURE_MAIL_FROM", "TENURE_APPLICATION_MIGRATIONS"),
 )
+_SERVERS = ("_DATABASE_URL", "_AMQP_URL")  # which of them a service uses is told it by the stack
 
 
 class Child:
@@ -98,7 +99,7 @@ class Child:
         settings = {
             name: value
             for name, value in os.environ.items()
-            if name in _PASSED_ON or (name.startswith(prefix) and not name.endswith("_URL"))
+            if name in _PASSED_ON or (name.startswith(prefix) and not name.endswith(_SERVERS))
         }
         if self.ends == 0 and "TENURE_FAIL" in os.environ:
             settings["TENURE_FAIL"] = os.environ["TENURE_FAIL"]  # one failure is asked for, not one after each start

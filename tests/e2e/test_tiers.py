@@ -55,9 +55,10 @@ async def told_of(system: System, workflow: Workflow) -> list[str]:
 async def test_each_tier_lands_where_it_is_to_and_none_reaches_another(system: System) -> None:
     tenants = {tier: await onboarded(system, f"Customer of {tier}", tier) for tier in ISOLATIONS}
 
-    environments = {each["tenantId"]: each for each in await system.items("/v1/environments")}
-    assert {tier: environments[tenants[tier]]["isolation"] for tier in tenants} == ISOLATIONS
-    assert {environments[each]["status"] for each in tenants.values()} == {"ready"}
+    found = {tier: await system.items("/v1/environments", tenantId=tenants[tier]) for tier in tenants}
+    assert {tier: [(each["isolation"], each["status"]) for each in found[tier]] for tier in tenants} == {
+        tier: [(isolation, "ready")] for tier, isolation in ISOLATIONS.items()
+    }
     places = {tier: await value(system, tenants[tier], _PLACE) for tier in tenants}
     assert len(set(places.values())) == len(ISOLATIONS)
     assert places["free"][0] == places["standard"][0] != places["premium"][0]
