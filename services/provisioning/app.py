@@ -17,7 +17,6 @@ from services.provisioning.drivers.webhook import (
     PostgresCallbacks,
     WebhookDriver,
     WebhookTerms,
-    callback_routes,
     open_webhook,
 )
 from services.provisioning.exports import Exports, sweep_exports
@@ -61,8 +60,14 @@ async def build(settings: ProvisioningSettings, ports: Ports) -> AsyncIterator[S
         api = create_api(
             "provisioning",
             routers=[
-                routes(kernel.pool, changes=changes, drivers_=drivers, clock=ports.clock),
-                callback_routes(callbacks, _keys(settings), clock=ports.clock),
+                routes(
+                    kernel.pool,
+                    changes=changes,
+                    drivers_=drivers,
+                    callbacks=callbacks,
+                    keys=_keys(settings),
+                    clock=ports.clock,
+                )
             ],
             admin_key=settings.admin_key,
             credentials=kernel.credentials,

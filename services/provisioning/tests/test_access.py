@@ -36,7 +36,7 @@ RULES: dict[tuple[str, str], set[str]] = {
 @pytest.fixture
 def api(world: PostgresWorld) -> FastAPI:
     changes = changes_on(world.pool, DecisionRecorded, clock=world.clock)
-    router = routes(world.pool, changes=changes, drivers_=world.drivers, clock=world.clock)
+    router = routes(world.pool, changes=changes, **world.routed)
     return create_api("provisioning", routers=[router], admin_key="key", credentials=Cast(OWN), checks={}, version="1")
 
 

@@ -28,7 +28,7 @@ KEY = "a-key-of-the-administrator"
 @pytest.fixture
 async def client(world: PostgresWorld) -> AsyncIterator[httpx2.AsyncClient]:
     changes = changes_on(world.pool, DecisionRecorded, clock=world.clock)
-    router = routes(world.pool, changes=changes, drivers_=world.drivers, clock=world.clock)
+    router = routes(world.pool, changes=changes, **world.routed)
     api = create_api("provisioning", routers=[router], admin_key=KEY, checks={}, version="1")
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(api), base_url="http://test", headers={"Authorization": f"Bearer {KEY}"}

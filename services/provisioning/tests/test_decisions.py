@@ -19,7 +19,7 @@ OWN, OTHER = "own", "oth"
 @pytest.fixture
 async def client(world: PostgresWorld) -> AsyncIterator[httpx2.AsyncClient]:
     changes = changes_on(world.pool, DecisionRecorded, clock=world.clock)
-    router = routes(world.pool, changes=changes, drivers_=world.drivers, clock=world.clock)
+    router = routes(world.pool, changes=changes, **world.routed)
     api = create_api("provisioning", routers=[router], admin_key="key", credentials=Cast(OWN), checks={}, version="1")
     await world.provision(OWN, OTHER)
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(api), base_url="http://test") as client:

@@ -11,6 +11,7 @@ import orjson
 
 from services.provisioning.drivers import Driver, Lender, Login, NoEnvironmentError
 from services.provisioning.drivers.registry import Drivers
+from services.provisioning.drivers.webhook import Keys, PostgresCallbacks
 from services.provisioning.exports import Exports
 from services.provisioning.handlers import SUBSCRIPTIONS
 from services.provisioning.jobs.calls import Calls
@@ -143,6 +144,12 @@ class World:
     async def undo(self, *events: Event) -> list[Message]:
         """Handle the undos of some asks and return the answers."""
         return await self.handle(*map(undo_of, events))
+
+    @property
+    def routed(self) -> dict[str, Any]:
+        """What the routes are given besides the pool and who records decisions."""
+        callbacks = PostgresCallbacks(self.pool)
+        return {"drivers_": self.drivers, "callbacks": callbacks, "keys": Keys(()), "clock": self.clock}
 
     async def jobs(self) -> list[tuple[str, str, str]]:
         """Return the operation, the state and the stage of each job, in the order in which they were asked for."""
