@@ -3,7 +3,8 @@
 Every database has a view ``live_record (tenant_id, place)`` of what it holds of tenants. A tenant that was onboarded
 and not off-boarded has something in every one of them; any other has nothing in any. Every service's database has a
 view ``audited_fact (tenant_id, fact, value)`` of what it states about them, so that two that speak of the same thing
-can be compared: above all, nobody is charged who is not active.
+can be compared: above all, nobody is charged who is not active. What is of one product of a tenant, its licence or its
+environment, is called ``<place>:<product>`` or ``<fact>:<product>``.
 
     make audit      of the installation that the environment or TENURE_DATA_DIR names; fails if they do not agree
 """
@@ -29,6 +30,7 @@ _KERNEL = """
     UNION ALL SELECT tenant_id, 'access_api_key' FROM access_api_key WHERE tenant_id IS NOT NULL AND forget_at IS NULL
 """  # in the kernel's tables, which every service has
 _SINGLE = ["account", "customer", "environment", "subscription", "tenancy.tenant", "tenant", "tracked_tenant"]
+"""Places where a tenant has one thing at most, and each of its products another one."""
 _STATING = ("tenant", "identity", "billing", "metrics", "provisioning")
 
 Facts = Mapping[str, str | None]
@@ -110,6 +112,10 @@ async def _look(urls: Mapping[str, str]) -> Audit:
         for name, tenants in held.items()
         for finding in (*_left_over(name, tenants, alive | unfinished), *_incomplete(name, tenants, alive))
     ]
+    for name, tenants in held.items():
+        findings += _dropped(
+            name, {tenant_id: tenants.get(tenant_id, _NOTHING) for tenant_id in alive}, stated["tenant"]
+        )
     for tenant_id in alive:
         findings += _contradictions(tenant_id, {name: facts.get(tenant_id, {}) for name, facts in stated.items()})
     return Audit(len(alive), len(outcomes) - len(alive) - len(unfinished), len(unfinished), tuple(sorted(findings)))
@@ -130,21 +136,45 @@ def _incomplete(name: str, tenants: Mapping[str, _Held], alive: set[str]) -> Ite
             yield Finding(name, tenant_id, f"more than one: {', '.join(held.doubles)}")
 
 
+def _dropped(name: str, tenants: Mapping[str, _Held], records: Mapping[str, Facts]) -> Iterable[Finding]:
+    for tenant_id, held in tenants.items():
+        if left := of_dropped_products(held.places, records.get(tenant_id, {})):
+            yield Finding(name, tenant_id, f"left over of products that it has no more: {', '.join(left)}")
+
+
+def of_dropped_products(places: Iterable[str], record: Facts) -> list[str]:
+    """Return those places that are of an environment that no product of the tenant has, as the tenant service says."""
+    return [each for each in places if ":" in each and f"environment:{each.partition(':')[2]}" not in record]
+
+
 def _contradictions(tenant_id: str, stated: Mapping[str, Facts]) -> Iterable[Finding]:
     """Compare what services say with what the tenant service says."""
     record = stated["tenant"]
-    is_active, is_suspended = record.get("state") == "active", record.get("state") == "suspended"
-    expected: Mapping[str, Facts] = {
-        "billing": {"charged": _text(is_active), "plan": record.get("plan")},
-        "identity": {"blocked": _text(is_suspended)},
-        "metrics": {"quotas": record.get("quotas")},
-        "provisioning": {"throttled": _text(is_suspended), "isolation": record.get("isolation")},
-    }
-    for name, facts in expected.items():
-        for fact, value in facts.items():
+    for name, facts in expected_facts(record).items():
+        of_products = {fact for fact in stated[name] if ":" in fact}
+        for fact in sorted(facts.keys() | of_products):
+            value = facts.get(fact)
             if stated[name] and stated[name].get(fact) != value:
                 problem = f"{fact} is {stated[name].get(fact)}, but for a tenant that is {record.get('state')} {value}"
                 yield Finding(name, tenant_id, problem)
+
+
+def expected_facts(record: Facts) -> Mapping[str, Facts]:
+    """Return what each service must state of a tenant of which the tenant service states this; of products, no more."""
+    is_active, is_suspended = record.get("state") == "active", record.get("state") == "suspended"
+    licences = {fact: plan for fact, plan in record.items() if fact.startswith("licence:")}
+    environments = {fact: isolation for fact, isolation in record.items() if fact.startswith("environment:")}
+    return {
+        "billing": {"charged": _text(is_active), "plan": record.get("plan"), **licences},
+        "identity": {"blocked": _text(is_suspended)},
+        "metrics": {"quotas": record.get("quotas")},
+        "provisioning": {
+            "throttled": _text(is_suspended),
+            "isolation": record.get("isolation"),
+            **environments,
+            **{f"throttled:{fact.partition(':')[2]}": _text(is_suspended) for fact in environments},
+        },
+    }
 
 
 def _text(value: bool) -> str:  # noqa: FBT001 - as SQL writes it
@@ -157,7 +187,9 @@ async def _held(url: str, view: str) -> dict[str, _Held]:
         url,
         f"""
         SELECT tenant_id, array_agg(place ORDER BY place) AS places,
-               array_remove(array_agg(CASE WHEN held > 1 AND place = ANY ($1) THEN place END), NULL) AS doubles
+               array_remove(
+                   array_agg(CASE WHEN held > 1 AND split_part(place, ':', 1) = ANY ($1) THEN place END), NULL
+               ) AS doubles
         FROM (
             SELECT tenant_id, place, count(*) AS held
             FROM (SELECT tenant_id, place FROM {view} {more}) AS kept GROUP BY 1, 2

@@ -121,6 +121,59 @@ async def test_a_tenant_on_another_plan_than_its_tier_says_is_found(audited: Aud
     )
 
 
+async def test_a_product_without_the_licence_and_the_environment_that_it_was_given_is_found(audited: Audited) -> None:
+    take = """
+        INSERT INTO tenant_product (tenant_id, product, version, meaning) VALUES ($1, 'notes', '1.0', $2::text::jsonb)
+    """
+    meaning = '{"plan": "premium", "isolation": "bridge", "driver": "postgres", "region": null, "parameters": {}}'
+    await audited.change("tenant", take, audited.completed, meaning)
+    found = await audit(audited.urls)
+    await audited.change("tenant", "DELETE FROM tenant_product WHERE tenant_id = $1", audited.completed)
+    missing = [
+        ("billing", "licence:notes", "premium"),
+        ("provisioning", "environment:notes", "bridge"),
+        ("provisioning", "throttled:notes", "false"),
+    ]
+    assert found.findings == tuple(
+        Finding(database, audited.completed, f"{fact} is None, but for a tenant that is active {value}")
+        for database, fact, value in missing
+    )
+    assert (await audit(audited.urls)).findings == ()
+
+
+async def test_what_a_product_has_left_that_the_tenant_has_no_more_is_found(audited: Audited) -> None:
+    keep = """
+        INSERT INTO environment (environment_id, tenant_id, owner_id, product, isolation, region, created_at)
+        VALUES (gen_random_uuid(), $1 || ':notes', $1, 'notes', 'bridge', 'local', now())
+    """
+    await audited.change("provisioning", keep, audited.completed)
+    found = await audit(audited.urls)
+    await audited.change("provisioning", "DELETE FROM environment WHERE owner_id = $1", audited.completed)
+    assert found.findings == tuple(
+        Finding("provisioning", audited.completed, problem)
+        for problem in (
+            "environment:notes is bridge, but for a tenant that is active None",
+            "left over of products that it has no more: environment:notes",
+            "throttled:notes is false, but for a tenant that is active None",
+        )
+    )
+    assert (await audit(audited.urls)).findings == ()
+
+
+async def test_a_licence_that_the_tenant_does_not_have_is_found(audited: Audited) -> None:
+    add = """
+        INSERT INTO subscription (subscription_id, account_id, product, plan, currency, amount, state, started_at)
+        SELECT gen_random_uuid(), account_id, 'chess', 'free', currency, 0, state, started_at
+        FROM subscription JOIN account USING (account_id, currency) WHERE tenant_id = $1
+    """
+    await audited.change("billing", add, audited.completed)
+    found = await audit(audited.urls)
+    await audited.change("billing", "DELETE FROM subscription WHERE product = 'chess'")
+    assert found.findings == (
+        Finding("billing", audited.completed, "licence:chess is free, but for a tenant that is active None"),
+    )
+
+
 async def test_what_there_is_twice_is_found(audited: Audited) -> None:
     double = """
         INSERT INTO customer (name_key, tenant_id, workflow_id, review_at)

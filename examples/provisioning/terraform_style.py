@@ -7,6 +7,8 @@ It needs nothing but Python. Its cloud is the folder that ``SAMPLE_CLOUD`` names
     <isolation>/<tenant>/access.json      whether it may work, and with how many connections
     <isolation>/<tenant>/products.json    what runs there
 
+What a product has of its own is in ``<isolation>/<tenant>@<product>``; no tenant's id holds an ``@``.
+
 The state, what has been made so far, is ``state/<environment>.json``. Every run compares what is to be with the state
 and does what is missing, so it may be repeated, and may have been killed anywhere. docs/drivers.md says what a program
 is asked and what it answers; put something real in the place of the class `Cloud`.
@@ -27,6 +29,7 @@ TRY_AGAIN, CANNOT = 75, 65
 OPERATIONS = ("provision", "deprovision", "move", "throttle", "deploy", "inspect")
 ISOLATIONS = ("pool", "bridge", "silo")
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+PRODUCT = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 class Cloud:
@@ -35,9 +38,9 @@ class Cloud:
     def __init__(self, root: str) -> None:
         self.root = Path(root)
 
-    def place(self, isolation: str, tenant: str) -> Path:
-        """Return where a tenant is."""
-        return self.root / isolation / tenant
+    def place(self, isolation: str, name: str) -> Path:
+        """Return where an environment is."""
+        return self.root / isolation / name
 
     def create(self, place: Path) -> None:
         """Make a place, if it is not there."""
@@ -98,6 +101,8 @@ class Run:
         self.stage, self.notes = asked["stage"], asked["notes"]
         if not NAME.fullmatch(self.environment["tenantId"]):
             refuse("bad_tenant_id", "A tenant's id must be a name for a folder.")
+        if self.environment["product"] is not None and not PRODUCT.fullmatch(self.environment["product"]):
+            refuse("bad_product", "A product's name must be a name for a folder.")
         self.cloud = Cloud(os.environ["SAMPLE_CLOUD"])
         self.state = State(self.cloud, self.environment)
 
@@ -138,7 +143,7 @@ class Run:
 
     def destroy(self, isolation: str) -> int:
         """Remove one place, whether it is in the state or not."""
-        count = self.cloud.destroy(self.cloud.place(isolation, self.environment["tenantId"]))
+        count = self.cloud.destroy(self.cloud.place(isolation, name_of(self.environment)))
         if isolation in self.state.places:
             self.state.erase(isolation)
         return count
@@ -181,11 +186,11 @@ class Run:
 
     def inspect(self) -> Wanted:
         """Look at the cloud itself, not at the state."""
-        found = [each for each in ISOLATIONS if self.cloud.place(each, self.environment["tenantId"]).exists()]
+        found = [each for each in ISOLATIONS if self.cloud.place(each, name_of(self.environment)).exists()]
         if not found:
             return {"exists": False}
         isolation = self.environment["isolation"] if self.environment["isolation"] in found else found[0]
-        place = self.cloud.place(isolation, self.environment["tenantId"])
+        place = self.cloud.place(isolation, name_of(self.environment))
         return {
             "exists": True,
             "isolation": isolation,
@@ -196,11 +201,17 @@ class Run:
 
     def at(self, wanted: Wanted) -> Path:
         """Return where an environment is, or is to be."""
-        return self.cloud.place(wanted["isolation"], wanted["tenantId"])
+        return self.cloud.place(wanted["isolation"], name_of(wanted))
 
     def resources(self, wanted: Wanted) -> Wanted:
         """Return what Tenure is to remember and to send with every question."""
         return {"place": str(self.at(wanted))}
+
+
+def name_of(environment: Wanted) -> str:
+    """Return what an environment goes by: a tenant has one of its own, and one for each product that has its own."""
+    tenant, product = environment["tenantId"], environment["product"]
+    return str(tenant) if product is None else f"{tenant}@{product}"
 
 
 def read(path: Path) -> Wanted:

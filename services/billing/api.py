@@ -58,16 +58,19 @@ class Plan(Resource):
 
 
 class Subscription(Resource):
-    """What a tenant pays for."""
+    """What a tenant pays for: the plan of its tier, or the licence of a product."""
 
     subscription_id: UUID
     tenant_id: str
     account_id: UUID
+    product: str | None = Field(description="What is licensed; null for the plan of the tier.")
     plan: str
     currency: str
     amount: Decimal = Field(description="Per interval of the plan, as agreed when it was chosen.")
     status: Status = Field(description="Only what is `active` is charged.")
-    started_at: datetime | None = Field(description="First charged at; the time of the tenant's activation.")
+    started_at: datetime | None = Field(
+        description="The time of the tenant's activation: first charged at, unless it is a licence that came later."
+    )
 
     @classmethod
     def of(cls, row: asyncpg.Record) -> Self:
@@ -76,6 +79,7 @@ class Subscription(Resource):
             subscription_id=row["subscription_id"],
             tenant_id=row["tenant_id"],
             account_id=row["account_id"],
+            product=row["product"],
             plan=row["plan"],
             currency=row["currency"],
             amount=row["amount"],
@@ -87,7 +91,7 @@ class Subscription(Resource):
 class InvoiceLine(Resource):
     """One item of an invoice."""
 
-    description: str
+    description: str = Field(description="Of the plan, and the product that it licenses.")
     quantity: Decimal = Field(description="Of what the description says; days of a plan.")
     amount: Decimal = Field(description="Rounded half up to the digits of the currency.")
 
@@ -140,7 +144,7 @@ def routes(pool: Pool) -> APIRouter:
         cursor: Cursor = None,
         tenant_id: Annotated[Identifier | None, Query(alias="tenantId")] = None,
     ) -> Page[Subscription]:
-        """List subscriptions in the order of their creation, all or one tenant's."""
+        """List subscriptions in the order of their creation, all or one tenant's, licences among them."""
         (after,) = decode_cursor(cursor, UUID) or (None,)
         async with pool.acquire() as connection:
             rows = await queries.subscriptions(

@@ -1,20 +1,22 @@
 """The asks that change what a tenant is charged for, and their undos; `services.billing.handlers` lists them.
 
-All of them lock the subscriptions of the batch, work on a `Ledger` in memory and write what is different.
+All of them lock the subscriptions of the batch, work on a `Ledger` in memory and write what is different. What happens
+to the account's own subscription happens to its licences, but for another plan; licences.py has what happens to them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 
-from services.billing import queries
+from services.billing import books, queries
+from services.billing.books import Prices
 from services.billing.charging import Before, Ledger, Subscription
 from services.billing.final_invoice import Stretch, final_invoice
+from services.billing.refusals import NO_ACCOUNT, why_no_price
 from shared.clock import Clock
 from shared.contracts import billing as contracts
 from shared.contracts.base import Ask, Fact
@@ -27,33 +29,24 @@ async def change_plans(
     connection: Connection, asks: Sequence[contracts.ChangePlan], *, clock: Clock
 ) -> Sequence[Changed]:
     """Charge each account by another plan from now on; one that is on the plan already keeps its agreed amount."""
-    ledger = await _read(connection, asks)
-    prices = await queries.prices(connection, sorted({ask.plan for ask in asks}))
-    amounts: dict[str, dict[str, Decimal]] = {}
-    for price in prices:
-        amounts.setdefault(price["plan"], {})[price["currency"]] = price["amount"]
+    ledger = await books.read(connection, asks)
+    prices = await books.prices(connection, (ask.plan for ask in asks))
     now = clock.now()
-    changes = [_plan_change(ledger, ask, amounts.get(ask.plan), now) for ask in asks]
-    await _write(connection, ledger)
+    changes = [_plan_change(ledger, ask, prices, now) for ask in asks]
+    await books.write(connection, ledger)
     return changes
 
 
-def _plan_change(
-    ledger: Ledger, ask: contracts.ChangePlan, amounts: Mapping[str, Decimal] | None, now: datetime
-) -> Changed:
+def _plan_change(ledger: Ledger, ask: contracts.ChangePlan, prices: Prices, now: datetime) -> Changed:
     found = ledger.of(ask.tenant_id)
     if found is None or found.state == "ended":
-        return _no_plan_change(ask, "unknown_account", "The tenant has no account that can be charged.")
-    if amounts is None:
-        return _no_plan_change(ask, "unknown_plan", f"There is no plan {ask.plan!r}.")
-    if found.currency.code not in amounts:
-        return _no_plan_change(
-            ask, "unsupported_currency", f"The plan {ask.plan!r} is not sold in {found.currency.code}."
-        )
+        return _no_plan_change(ask, *NO_ACCOUNT)
+    if why_not := why_no_price(prices, ask.plan, found.currency.code):
+        return _no_plan_change(ask, *why_not)
     answer = contracts.PlanChanged(tenant_id=ask.tenant_id)
     if found.plan == ask.plan:
         return Changed(answer)
-    ledger.change_plan(found, ask.plan, amounts[found.currency.code], now=now)
+    ledger.change_plan(found, ask.plan, prices[ask.plan][found.currency.code], now=now)
     return Changed(answer, Before.image(found))
 
 
@@ -63,7 +56,7 @@ def _no_plan_change(ask: contracts.ChangePlan, code: str, detail: str) -> Change
 
 async def restore_plans(connection: Connection, restorations: Sequence[Restoration]) -> Sequence[Fact]:
     """Charge by the plan that was found, also for the time in between."""
-    await _bring_back(connection, restorations)
+    await books.bring_back(connection, restorations, Before, Ledger.restore)
     return [contracts.PlanRestored(tenant_id=each.tenant_id) for each in restorations]
 
 
@@ -71,10 +64,10 @@ async def pause_billing(
     connection: Connection, asks: Sequence[contracts.PauseBilling], *, clock: Clock
 ) -> Sequence[Changed]:
     """Charge nothing from now on; what is paused already stays so."""
-    ledger = await _read(connection, asks)
+    ledger = await books.read(connection, asks)
     now = clock.now()
     changes = [_pause(ledger, ask, now) for ask in asks]
-    await _write(connection, ledger)
+    await books.write(connection, ledger)
     return changes
 
 
@@ -87,13 +80,15 @@ def _pause(ledger: Ledger, ask: contracts.PauseBilling, now: datetime) -> Change
     answer = contracts.BillingPaused(tenant_id=ask.tenant_id)
     if found.state == "paused":
         return Changed(answer)
-    ledger.pause(found, now=now)
-    return Changed(answer, Before.image(found))
+    licences = ledger.licences_with(found)
+    for each in (found, *licences):
+        ledger.pause(each, now=now)
+    return Changed(answer, Before.image(found, licences))
 
 
 async def unpause_billing(connection: Connection, restorations: Sequence[Restoration]) -> Sequence[Fact]:
     """Charge on as if there had been no pause."""
-    await _bring_back(connection, restorations)
+    await books.bring_back(connection, restorations, Before, Ledger.restore)
     return [contracts.BillingUnpaused(tenant_id=each.tenant_id) for each in restorations]
 
 
@@ -101,11 +96,11 @@ async def resume_billing(
     connection: Connection, asks: Sequence[contracts.ResumeBilling], *, clock: Clock
 ) -> Sequence[Changed]:
     """Charge what is paused again from now on; what is charged already goes on."""
-    ledger = await _read(connection, asks)
-    stretches = await _stretches(connection, ledger)
+    ledger = await books.read(connection, asks)
+    stretches = await books.stretches(connection, ledger)
     now = clock.now()
     changes = [_resumption(ledger, ask, stretches, now) for ask in asks]
-    await _write(connection, ledger)
+    await books.write(connection, ledger)
     return changes
 
 
@@ -120,14 +115,15 @@ def _resumption(
     answer = contracts.BillingResumed(tenant_id=ask.tenant_id)
     if found.state == "active":
         return Changed(answer)
-    last_end = max((each.ended_at for each in stretches.get(found.subscription_id, ())), default=None)
-    ledger.resume(found, now=now, last_end=last_end)
-    return Changed(answer, Before.image(found))
+    licences = ledger.licences_with(found)
+    for each in (found, *licences):
+        ledger.resume(each, now=now, last_end=books.last_end(stretches.get(each.subscription_id, ())))
+    return Changed(answer, Before.image(found, licences))
 
 
 async def withdraw_resumptions(connection: Connection, restorations: Sequence[Restoration]) -> Sequence[Fact]:
     """Charge nothing, as if the pause had gone on."""
-    await _bring_back(connection, restorations)
+    await books.bring_back(connection, restorations, Before, Ledger.restore)
     return [contracts.ResumptionWithdrawn(tenant_id=each.tenant_id) for each in restorations]
 
 
@@ -150,8 +146,8 @@ async def close_accounts(
     connection: Connection, asks: Sequence[contracts.CloseAccount], *, clock: Clock, ids: Ids
 ) -> Sequence[Changed]:
     """End all charging and draft the final invoices; an account that is closed already has its draft."""
-    ledger = await _read(connection, asks)
-    stretches = await _stretches(connection, ledger)
+    ledger = await books.read(connection, asks)
+    stretches = await books.stretches(connection, ledger)
     rows = await queries.drafts(connection, [ask.tenant_id for ask in asks])
     closed = {row["tenant_id"]: _closed(row["tenant_id"], row) for row in rows}
     now = clock.now()
@@ -164,15 +160,25 @@ async def close_accounts(
         elif found.state == "ended" and ask.tenant_id in closed:
             changes.append(Changed(closed[ask.tenant_id]))
         else:
-            ledger.end(found, now=now)
-            draft = _draft(found, [*stretches.get(found.subscription_id, ()), *ledger.closed_of(found)], ids)
+            licences = ledger.licences_with(found)
+            for each in (found, *licences):
+                ledger.end(each, now=now)
+            draft = _draft(found, _charged(ledger, found, stretches), ids)
             fresh.append(draft)
             closed[ask.tenant_id] = _closed(ask.tenant_id, draft)
-            changes.append(Changed(closed[ask.tenant_id], Before.image(found, invoice_id=draft["invoice_id"])))
-    await _write(connection, ledger)
+            before = Before.image(found, licences, invoice_id=draft["invoice_id"])
+            changes.append(Changed(closed[ask.tenant_id], before))
+    await books.write(connection, ledger)
     if fresh:
         await queries.draft_invoices(connection, fresh, now=now)
     return changes
+
+
+def _charged(ledger: Ledger, own: Subscription, stretches: Mapping[UUID, Sequence[Stretch]]) -> Iterable[Stretch]:
+    """Return all that an account was ever charged for, also for what it has no more."""
+    for each in (own, *ledger.licences_of(own.tenant_id).values()):
+        yield from stretches.get(each.subscription_id, ())
+        yield from ledger.closed_of(each)
 
 
 def _draft(found: Subscription, stretches: Iterable[Stretch], ids: Ids) -> Mapping[str, Any]:
@@ -205,40 +211,5 @@ def _no_closing(ask: contracts.CloseAccount) -> Changed:
 
 async def reopen_accounts(connection: Connection, restorations: Sequence[Restoration]) -> Sequence[Fact]:
     """Take the draft back and charge on as if the account had never been closed."""
-    await _bring_back(connection, restorations)
+    await books.bring_back(connection, restorations, Before, Ledger.restore)
     return [contracts.AccountReopened(tenant_id=each.tenant_id) for each in restorations]
-
-
-async def _bring_back(connection: Connection, restorations: Sequence[Restoration]) -> None:
-    """Bring back each subscription as it was found, if there is something to bring back."""
-    befores = [(each.tenant_id, Before.model_validate(each.before)) for each in restorations if each.before is not None]
-    if not befores:
-        return
-    ledger = await _read(connection, restorations)
-    for tenant_id, before in befores:
-        ledger.restore(tenant_id, before)
-    await _write(connection, ledger)
-
-
-async def _read(connection: Connection, messages: Sequence[Ask | Restoration]) -> Ledger:
-    rows = await queries.lock_subscriptions(connection, [message.tenant_id for message in messages])
-    return Ledger(map(Subscription.of, rows))
-
-
-async def _stretches(connection: Connection, ledger: Ledger) -> Mapping[UUID, Sequence[Stretch]]:
-    stretches: dict[UUID, list[Stretch]] = {}
-    for row in await queries.charged_periods(connection, ledger.subscription_ids):
-        stretch = Stretch(row["plan"], row["amount"], row["started_at"], row["ended_at"])
-        stretches.setdefault(row["subscription_id"], []).append(stretch)
-    return stretches
-
-
-async def _write(connection: Connection, ledger: Ledger) -> None:
-    if ledger.changed:
-        await queries.save_subscriptions(connection, ledger.changed)
-    if ledger.forgotten:
-        await queries.forget_charged_periods(connection, ledger.forgotten)
-    if ledger.withdrawn_drafts:
-        await queries.delete_drafts(connection, ledger.withdrawn_drafts)
-    if ledger.closed:
-        await queries.add_charged_periods(connection, ledger.closed)

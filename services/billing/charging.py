@@ -4,7 +4,7 @@ What is found is locked, so a batch is worked off in memory, ask after ask, as i
 that are different are written at once.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -15,6 +15,10 @@ import asyncpg
 from pydantic import BaseModel, ConfigDict
 
 from services.billing.final_invoice import Currency, Stretch
+from shared.contracts.billing import Licence
+
+OWN = ""
+"""Stands in place of a product in the subscription of the account's own plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +28,19 @@ class Subscription:
     Attributes:
         subscription_id: its identity.
         tenant_id: who is charged.
-        plan: what for.
+        product: what is licensed; none in the account's own subscription, of its plan.
+        plan: by which it is charged.
         currency: of all amounts.
         amount: what a month of the plan costs, as agreed.
         state: ``pending``, ``active``, ``paused`` or ``ended``.
         started_at: the time of the tenant's activation; None without one.
-        charged_since: when the running stretch began, where it is not the first.
+        charged_since: when the running stretch began, where that was not at the activation.
         version: grows with every change of plan or state.
     """
 
     subscription_id: UUID
     tenant_id: str
+    product: str
     plan: str
     currency: Currency
     amount: Decimal
@@ -45,10 +51,11 @@ class Subscription:
 
     @classmethod
     def of(cls, row: asyncpg.Record) -> Self:
-        """Make it from a row of `queries.lock_subscriptions`."""
+        """Make it from a row of `queries.standing_subscriptions`."""
         return cls(
             subscription_id=row["subscription_id"],
             tenant_id=row["tenant_id"],
+            product=row["product"],
             plan=row["plan"],
             currency=Currency(row["currency"], row["digits"]),
             amount=row["amount"],
@@ -69,12 +76,11 @@ class Subscription:
         return max(moment for moment in (self.started_at, self.charged_since) if moment is not None)
 
 
-class Before(BaseModel):
-    """What an undo brings back: a subscription as it was found, in JSON without a float.
+class Found(BaseModel):
+    """A subscription as it was found, in JSON without a float.
 
     Attributes:
         running_since: every stretch that began then or later was made by what is undone.
-        invoice_id: of the draft that goes.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -86,22 +92,55 @@ class Before(BaseModel):
     charged_since: datetime | None
     running_since: datetime | None
     version: int
+
+    @classmethod
+    def of(cls, found: Subscription) -> Self:
+        """Make it from the subscription."""
+        return cls(**_kept(found))
+
+
+class Before(Found):
+    """What an undo brings back: the account's own subscription, and whatever of its licences was changed with it.
+
+    Attributes:
+        licences: as they were found.
+        invoice_id: of the draft that goes.
+    """
+
+    licences: tuple[Found, ...] = ()
     invoice_id: UUID | None = None
 
     @classmethod
-    def image(cls, found: Subscription, *, invoice_id: UUID | None = None) -> Mapping[str, Any]:
-        """Return the before-image of a subscription."""
-        before = cls(
-            subscription_id=found.subscription_id,
-            plan=found.plan,
-            amount=found.amount,
-            state=found.state,
-            charged_since=found.charged_since,
-            running_since=found.running_since,
-            version=found.version,
-            invoice_id=invoice_id,
-        )
+    def image(
+        cls, own: Subscription, licences: Iterable[Subscription] = (), *, invoice_id: UUID | None = None
+    ) -> Mapping[str, Any]:
+        """Return the before-image of subscriptions."""
+        changed = tuple(map(Found.of, licences))
+        return cls(**_kept(own), licences=changed, invoice_id=invoice_id).model_dump(mode="json")
+
+
+class LicencesBefore(BaseModel):
+    """What the undo of other licences brings back.
+
+    Attributes:
+        changed: licences as they were found.
+        added: those that go.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    changed: tuple[Found, ...]
+    added: tuple[UUID, ...]
+
+    @classmethod
+    def image(cls, changed: Iterable[Subscription], added: Iterable[Subscription]) -> Mapping[str, Any]:
+        """Return the before-image of licences."""
+        before = cls(changed=tuple(map(Found.of, changed)), added=tuple(each.subscription_id for each in added))
         return before.model_dump(mode="json")
+
+
+def _kept(found: Subscription) -> dict[str, Any]:
+    return {name: getattr(found, name) for name in Found.model_fields}
 
 
 class Ledger:
@@ -112,21 +151,35 @@ class Ledger:
     """
 
     def __init__(self, found: Iterable[Subscription]) -> None:
-        self._standing = {each.tenant_id: each for each in found}
-        self._changed: set[str] = set()
+        self._standing: dict[str, dict[str, Subscription]] = {}
+        self._changed: set[UUID] = set()
+        self._added: set[UUID] = set()
+        self._removed: list[UUID] = []
         self._closed: dict[UUID, list[Stretch]] = {}
         self._forgotten: dict[UUID, datetime] = {}
         self._withdrawn_drafts: list[UUID] = []
+        for each in found:
+            self._standing.setdefault(each.tenant_id, {})[each.product] = each
 
     @property
     def subscription_ids(self) -> Sequence[UUID]:
-        """The identities of all that was found."""
-        return [each.subscription_id for each in self._standing.values()]
+        """The identities of all there are."""
+        return [each.subscription_id for each in self._all()]
 
     @property
     def changed(self) -> Sequence[Subscription]:
         """The subscriptions that are different from what was found."""
-        return [self._standing[tenant_id] for tenant_id in sorted(self._changed)]
+        return [each for each in self._all() if each.subscription_id in self._changed - self._added]
+
+    @property
+    def added(self) -> Sequence[Subscription]:
+        """The licences that were not there."""
+        return [each for each in self._all() if each.subscription_id in self._added]
+
+    @property
+    def removed(self) -> Sequence[UUID]:
+        """The licences that are there no more."""
+        return self._removed
 
     @property
     def closed(self) -> Sequence[tuple[UUID, Stretch]]:
@@ -144,8 +197,16 @@ class Ledger:
         return self._withdrawn_drafts
 
     def of(self, tenant_id: str) -> Subscription | None:
-        """Return the subscription of a tenant as it stands; None without an account."""
-        return self._standing.get(tenant_id)
+        """Return the own subscription of a tenant's account as it stands; None without an account."""
+        return self._standing.get(tenant_id, {}).get(OWN)
+
+    def licences_of(self, tenant_id: str) -> Mapping[str, Subscription]:
+        """Return all that a tenant has or had a licence of, by product."""
+        return {product: each for product, each in self._standing.get(tenant_id, {}).items() if product != OWN}
+
+    def licences_with(self, own: Subscription) -> Sequence[Subscription]:
+        """Return the licences to which happens what happens to the account's own subscription."""
+        return [each for each in self.licences_of(own.tenant_id).values() if each.state != "ended"]
 
     def closed_of(self, subscription: Subscription) -> Sequence[Stretch]:
         """Return the stretches of a subscription that this batch has closed."""
@@ -166,34 +227,81 @@ class Ledger:
         self._stand(found, state="active", charged_since=max(now, last_end or now))
 
     def end(self, found: Subscription, *, now: datetime) -> None:
-        """Charge nothing ever again."""
+        """Charge nothing any more."""
         self._close_stretch(found, now)
         self._stand(found, state="ended", charged_since=None)
 
+    def license(
+        self, own: Subscription, licence: Licence, amount: Decimal, *, subscription_id: UUID, now: datetime
+    ) -> Subscription:
+        """Charge an account for a product that it never had, from now on or with its own subscription; return that."""
+        added = replace(
+            own,
+            subscription_id=subscription_id,
+            product=licence.product,
+            plan=licence.plan,
+            amount=amount,
+            charged_since=_beginning(own, now),
+            version=0,
+        )
+        self._standing[own.tenant_id][licence.product] = added
+        self._added.add(subscription_id)
+        return added
+
+    def license_again(
+        self,
+        found: Subscription,
+        own: Subscription,
+        licence: Licence,
+        amount: Decimal,
+        *,
+        now: datetime,
+        last_end: datetime | None,
+    ) -> None:
+        """Charge an account for a product that it had before, likewise."""
+        since = _beginning(own, max(now, last_end or now))
+        self._stand(found, plan=licence.plan, amount=amount, state=own.state, charged_since=since)
+
     def restore(self, tenant_id: str, before: Before) -> None:
-        """Bring a subscription back as it was found, unless it was changed again since: that is not ours to undo.
+        """Bring subscriptions back as they were found, unless one was changed again since: that is not ours to undo.
 
         An activation, or its withdrawal, may have arrived meanwhile. It counts, as if nothing else had happened.
         """
-        standing = self.of(tenant_id)
-        if standing is None or (standing.subscription_id, standing.version) != (
-            before.subscription_id,
-            before.version + 1,
-        ):
-            return
-        self._standing[tenant_id] = replace(
-            standing,
-            plan=before.plan,
-            amount=before.amount,
-            state=_state_again(before, standing.started_at),
-            charged_since=before.charged_since,
-            version=before.version,
-        )
-        self._changed.add(tenant_id)
-        if before.running_since is not None:
-            self._forgotten[standing.subscription_id] = before.running_since
-        if before.invoice_id is not None:
+        if self._bring_back(tenant_id, (before, *before.licences)) and before.invoice_id is not None:
             self._withdrawn_drafts.append(before.invoice_id)
+
+    def restore_licences(self, tenant_id: str, before: LicencesBefore) -> None:
+        """Bring licences back as they were found, likewise; those that were added go without a trace."""
+        standing = {each.subscription_id: each for each in self.licences_of(tenant_id).values()}
+        as_added = [standing[each] for each in before.added if each in standing and standing[each].version == 0]
+        if len(as_added) < len(before.added) or not self._bring_back(tenant_id, before.changed):
+            return
+        for each in as_added:
+            del self._standing[tenant_id][each.product]
+            self._removed.append(each.subscription_id)
+
+    def _bring_back(self, tenant_id: str, found: Sequence[Found]) -> bool:
+        """Bring all of them back or none, and return which."""
+        standing = {each.subscription_id: each for each in self._standing.get(tenant_id, {}).values()}
+        if any(_is_changed_since(standing.get(each.subscription_id), each) for each in found):
+            return False
+        for each in found:
+            self._bring_one_back(standing[each.subscription_id], each)
+        return True
+
+    def _bring_one_back(self, standing: Subscription, found: Found) -> None:
+        again = replace(
+            standing,
+            plan=found.plan,
+            amount=found.amount,
+            state=_state_again(found, standing.started_at),
+            charged_since=found.charged_since,
+            version=found.version,
+        )
+        self._standing[again.tenant_id][again.product] = again
+        self._changed.add(again.subscription_id)
+        if found.running_since is not None:
+            self._forgotten[again.subscription_id] = found.running_since
 
     def _close_stretch(self, found: Subscription, now: datetime) -> datetime | None:
         """Close what runs, if anything does, and return when: never before it began, whatever the clocks say."""
@@ -202,16 +310,28 @@ class Ledger:
             return None
         until = max(now, since)
         if since < until:
-            stretch = Stretch(found.plan, found.amount, since, until)
+            stretch = Stretch(found.plan, found.amount, since, until, found.product)
             self._closed.setdefault(found.subscription_id, []).append(stretch)
         return until
 
     def _stand(self, found: Subscription, **changes: Any) -> None:
-        self._standing[found.tenant_id] = replace(found, version=found.version + 1, **changes)
-        self._changed.add(found.tenant_id)
+        self._standing[found.tenant_id][found.product] = replace(found, version=found.version + 1, **changes)
+        self._changed.add(found.subscription_id)
+
+    def _all(self) -> Iterator[Subscription]:
+        return (each for _, standing in sorted(self._standing.items()) for _, each in sorted(standing.items()))
 
 
-def _state_again(before: Before, started_at: datetime | None) -> str:
+def _beginning(own: Subscription, now: datetime) -> datetime | None:
+    """Return since when a licence is charged that is taken now: not before the account is, whatever the clocks say."""
+    return None if own.running_since is None else max(now, own.running_since)
+
+
+def _is_changed_since(standing: Subscription | None, found: Found) -> bool:
+    return standing is None or standing.version != found.version + 1
+
+
+def _state_again(found: Found, started_at: datetime | None) -> str:
     if started_at is None:
-        return "pending" if before.state != "ended" else "ended"
-    return "active" if before.state == "pending" else before.state
+        return "pending" if found.state != "ended" else "ended"
+    return "active" if found.state == "pending" else found.state

@@ -5,13 +5,13 @@ The rule, complete:
 1. Days and months are those of the calendar in UTC.
 2. A day is charged once or not at all: by the plan that is in force at its end, the midnight that closes it. So the
    day of activation is charged, the day of a pause or of the closing is not, and the day on which the plan changes
-   belongs to the new plan. Activation and closing on one day cost nothing.
+   belongs to the new plan. Activation and closing on one day cost nothing. The same holds of each licence by itself.
 3. Each stretch of time on one plan makes one line for each calendar month in which it has such days: the monthly amount
    times those days, divided by the days of that month.
 4. Each line is rounded by itself, half up, to the digits of the currency. The total is the sum of the rounded lines.
 
-Stretches do not overlap, so no midnight is in two of them: never is a day charged on which the tenant was not active,
-nor are more days charged than it was active on.
+Stretches of the account's plan do not overlap, nor do those of one licence, so no midnight is in two of them: never is
+a day charged on which the tenant was not active, nor are more days charged than it was active on.
 """
 
 import calendar
@@ -48,12 +48,14 @@ class Stretch:
         amount: what a whole month of it costs.
         started_at: its first moment.
         ended_at: the first moment that is not part of it.
+        product: which the plan licenses; none where it is the account's own.
     """
 
     plan: str
     amount: Decimal
     started_at: datetime
     ended_at: datetime
+    product: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class FinalInvoice:
     """What is owed.
 
     Attributes:
-        lines: in the order of time; none where no day was charged.
+        lines: of the account's plan, then of each licence, in the order of time; none where no day was charged.
         total: the sum of the lines, in the digits of the currency.
     """
 
@@ -85,8 +87,8 @@ class FinalInvoice:
 
 
 def final_invoice(stretches: Iterable[Stretch], currency: Currency) -> FinalInvoice:
-    """Return what is owed for stretches that do not overlap; see the rule above."""
-    in_order = sorted(stretches, key=lambda stretch: stretch.started_at)
+    """Return what is owed for stretches of which no two of one product overlap; see the rule above."""
+    in_order = sorted(stretches, key=lambda stretch: (stretch.product, stretch.started_at))
     lines = [
         _line(stretch, first, end, currency)
         for stretch in in_order
@@ -122,9 +124,10 @@ def _line(stretch: Stretch, first: date, end: date, currency: Currency) -> Line:
     days_of_month = calendar.monthrange(first.year, first.month)[1]
     share = _EXACT.divide(_EXACT.multiply(stretch.amount, Decimal(days)), Decimal(days_of_month))
     last = end - timedelta(days=1)
+    what = f"{stretch.plan} for {stretch.product}" if stretch.product else stretch.plan
     monthly = f"{_written(stretch.amount, currency.digits)} {currency.code} a month"
     return Line(
-        description=f"{stretch.plan}, {first} to {last}: {days} of {days_of_month} days at {monthly}",
+        description=f"{what}, {first} to {last}: {days} of {days_of_month} days at {monthly}",
         quantity=days,
         amount=rounded(share, currency.digits),
     )

@@ -1,6 +1,7 @@
 """What the billing service does when it is asked, or told. The last lines list all it hears and all it says."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import asyncpg
 
@@ -15,6 +16,8 @@ from services.billing.changes import (
     unpause_billing,
     withdraw_resumptions,
 )
+from services.billing.licences import change_licences, restore_licences
+from services.billing.refusals import why_not
 from shared.access import replica
 from shared.clock import Clock
 from shared.contracts import billing as contracts
@@ -30,26 +33,22 @@ from shared.postgres import Connection
 async def open_accounts(
     connection: Connection, asks: Sequence[contracts.OpenAccount], *, clock: Clock, ids: Ids
 ) -> Sequence[Fact]:
-    """Open each account on its plan, with nothing to pay until the tenant is activated."""
-    fresh = [{"account_id": ids.new(), "subscription_id": ids.new()} for _ in asks]
-    rows = [ask.model_dump() | identities for ask, identities in zip(asks, fresh, strict=True)]
-    outcomes = await queries.open_accounts(connection, rows, now=clock.now())
+    """Open each account on its plan and with its licences, with nothing to pay until the tenant is activated."""
+    outcomes = await queries.open_accounts(connection, [_with_identities(ask, ids) for ask in asks], now=clock.now())
     return [_opening(ask, outcome) for ask, outcome in zip(asks, outcomes, strict=True)]
 
 
+def _with_identities(ask: contracts.OpenAccount, ids: Ids) -> dict[str, Any]:
+    fresh = {"account_id": ids.new(), "subscription_id": ids.new()}
+    licences = [licence.model_dump() | {"subscription_id": ids.new()} for licence in ask.licences]
+    return ask.model_dump() | fresh | {"licences": licences}
+
+
 def _opening(ask: contracts.OpenAccount, outcome: asyncpg.Record) -> Fact:
-    if outcome["refusal"] is not None:
-        return contracts.AccountRefused(
-            tenant_id=ask.tenant_id, code=outcome["refusal"], detail=_why_not(ask, outcome["refusal"])
-        )
+    if code := outcome["refusal"]:
+        detail = why_not(code, outcome["plan"], outcome["currency"], outcome["product"])
+        return contracts.AccountRefused(tenant_id=ask.tenant_id, code=code, detail=detail)
     return contracts.AccountOpened(tenant_id=ask.tenant_id, account_id=str(outcome["account_id"]))
-
-
-def _why_not(ask: contracts.OpenAccount, code: str) -> str:
-    return {
-        "unknown_plan": f"There is no plan {ask.plan!r}.",
-        "unsupported_currency": f"The plan {ask.plan!r} is not sold in {ask.currency}.",
-    }[code]
 
 
 async def void_accounts(connection: Connection, asks: Sequence[contracts.VoidAccount]) -> Sequence[Fact]:
@@ -117,6 +116,7 @@ async def start_charging(
     It follows the facts with their envelopes, because they may arrive after the fact that their activation was taken
     back: the workflow they belong to tells.
     """
+    await queries.lock_subscriptions(connection, [event.message.tenant_id for event in events])
     started = await queries.start_subscriptions(connection, events)
     causes = {(event.message.tenant_id, event.workflow_id): event for event in events}
     return [
@@ -132,6 +132,7 @@ async def start_charging(
 
 async def stop_charging(connection: Connection, events: Sequence[Event]) -> Sequence[Outgoing]:
     """Take the start back where the activation was taken back; whichever of the two facts arrives first."""
+    await queries.lock_subscriptions(connection, [event.message.tenant_id for event in events])
     await queries.withdraw_subscriptions(connection, events)
     return []
 
@@ -153,6 +154,8 @@ SUBSCRIPTIONS: Subscriptions = {
     contracts.VoidAccount: undo(void_accounts),
     contracts.ChangePlan: change(change_plans),
     contracts.RestorePlan: restore(restore_plans),
+    contracts.ChangeLicences: change(change_licences),
+    contracts.RestoreLicences: restore(restore_licences),
     contracts.PauseBilling: change(pause_billing),
     contracts.UnpauseBilling: restore(unpause_billing),
     contracts.ResumeBilling: change(resume_billing),
@@ -174,6 +177,9 @@ PUBLISHES = (
     contracts.PlanChanged,
     contracts.PlanChangeRefused,
     contracts.PlanRestored,
+    contracts.LicencesChanged,
+    contracts.LicencesChangeRefused,
+    contracts.LicencesRestored,
     contracts.BillingPaused,
     contracts.BillingPauseRefused,
     contracts.BillingUnpaused,

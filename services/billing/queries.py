@@ -28,35 +28,51 @@ _INVOICE = """
 async def open_accounts(
     connection: Connection, asks: Sequence[Mapping[str, Any]], *, now: datetime
 ) -> list[asyncpg.Record]:
-    """Open an account with a pending subscription for every ask whose plan is sold in its currency.
+    """Open an account with pending subscriptions for every ask whose plans are all sold in its currency.
 
     An account that the tenant already has stays as it is. An ask has the fields of
-    `shared.contracts.billing.OpenAccount`, and a fresh ``account_id`` and ``subscription_id``.
+    `shared.contracts.billing.OpenAccount`, and a fresh ``account_id`` and ``subscription_id``; each of its licences has
+    a fresh ``subscription_id`` too.
 
     Returns:
-        For each ask, in order: ``refusal`` (``unknown_plan``, ``unsupported_currency`` or None) and the ``account_id``.
+        For each ask, in order: ``refusal`` (``unknown_plan``, ``unsupported_currency`` or None) with the ``plan``, the
+        ``product`` it is to license and the ``currency`` that it is about, and the ``account_id``.
     """
     return await connection.fetch(
         """
         WITH ask AS (
-            SELECT * FROM ROWS FROM (jsonb_to_recordset($1) AS (
+            SELECT ask.*, coalesce(ask.given_currency, plan.currency) AS currency
+            FROM ROWS FROM (jsonb_to_recordset($1) AS (
                 tenant_id text, account_id uuid, subscription_id uuid, customer_name text, plan text, currency text,
-                billing_address text
+                billing_address text, licences jsonb
             )) WITH ORDINALITY AS ask (
-                tenant_id, account_id, subscription_id, customer_name, plan, currency, billing_address, position
+                tenant_id, account_id, subscription_id, customer_name, plan, given_currency,
+                billing_address, licences, position
             )
-        ), judged AS (
-            SELECT ask.position, ask.tenant_id, ask.account_id, ask.subscription_id, ask.customer_name,
-                   ask.billing_address, price.plan, price.currency, price.amount,
+            LEFT JOIN plan ON plan.name = ask.plan
+        ), wanted AS (  -- the plan of the account, and those of its licences
+            SELECT position, 0 AS number, '' AS product, plan, subscription_id FROM ask
+            UNION ALL
+            SELECT ask.position, licence.number, licence.product, licence.plan, licence.subscription_id
+            FROM ask CROSS JOIN LATERAL ROWS FROM (
+                jsonb_to_recordset(ask.licences) AS (product text, plan text, subscription_id uuid)
+            ) WITH ORDINALITY AS licence (product, plan, subscription_id, number)
+        ), priced AS (
+            SELECT wanted.*, price.amount,
                    CASE WHEN plan.name IS NULL THEN 'unknown_plan'
                         WHEN price.plan IS NULL THEN 'unsupported_currency'
                    END AS refusal
-            FROM ask
-            LEFT JOIN plan ON plan.name = ask.plan
-            LEFT JOIN plan_price AS price
-                ON price.plan = plan.name AND price.currency = coalesce(ask.currency, plan.currency)
+            FROM wanted
+            JOIN ask USING (position)
+            LEFT JOIN plan ON plan.name = wanted.plan
+            LEFT JOIN plan_price AS price ON price.plan = wanted.plan AND price.currency = ask.currency
+        ), refused AS (
+            SELECT DISTINCT ON (position) position, refusal, plan, product
+            FROM priced WHERE refusal IS NOT NULL ORDER BY position, number
         ), candidate AS (
-            SELECT DISTINCT ON (tenant_id) * FROM judged WHERE refusal IS NULL ORDER BY tenant_id, position
+            SELECT DISTINCT ON (ask.tenant_id) ask.*
+            FROM ask LEFT JOIN refused USING (position)
+            WHERE refused.position IS NULL ORDER BY ask.tenant_id, ask.position
         ), opened AS (
             INSERT INTO account (account_id, tenant_id, customer_name, billing_address, currency, opened_at)
             SELECT account_id, tenant_id, customer_name, billing_address, currency, $2
@@ -66,13 +82,16 @@ async def open_accounts(
             ON CONFLICT (tenant_id) DO UPDATE SET opened_at = account.opened_at
             RETURNING tenant_id, account_id
         ), subscribed AS (
-            INSERT INTO subscription (subscription_id, account_id, plan, currency, amount)
-            SELECT subscription_id, account_id, plan, currency, amount
+            INSERT INTO subscription (subscription_id, account_id, product, plan, currency, amount)
+            SELECT priced.subscription_id, account_id, priced.product, priced.plan, candidate.currency, priced.amount
             FROM opened JOIN candidate USING (tenant_id, account_id)  -- the fresh identity: only what was opened now
+            JOIN priced USING (position)
         )
-        SELECT judged.refusal, opened.account_id
-        FROM judged LEFT JOIN opened ON opened.tenant_id = judged.tenant_id
-        ORDER BY judged.position
+        SELECT refused.refusal, refused.plan, refused.product, ask.currency, opened.account_id
+        FROM ask
+        LEFT JOIN refused USING (position)
+        LEFT JOIN opened ON opened.tenant_id = ask.tenant_id
+        ORDER BY ask.position
         """,
         asks,
         now,
@@ -95,13 +114,13 @@ async def void_accounts(connection: Connection, tenant_ids: Sequence[str]) -> No
 
 
 async def start_subscriptions(connection: Connection, activations: Sequence[Event]) -> list[asyncpg.Record]:
-    """Charge pending subscriptions of activated tenants, from the time of the activation.
+    """Charge pending subscriptions of activated tenants, which are locked, from the time of the activation.
 
     An activation that is known to have been taken back by its own workflow starts nothing. One that comes when the
     account is closed already starts nothing either, but is noted, in case the account is opened again.
 
     Returns:
-        ``tenant_id``, ``plan`` and the workflow ``activated_by`` of each subscription that was started by this call.
+        ``tenant_id``, ``plan`` and the workflow ``activated_by`` of each account that is charged by this call.
     """
     return await connection.fetch(
         """
@@ -122,16 +141,20 @@ async def start_subscriptions(connection: Connection, activations: Sequence[Even
             WHERE subscription.subscription_id = found.subscription_id
               AND subscription.started_at IS NULL  -- pending, or ended and never charged
               AND (subscription.withdrawn_by IS NULL OR subscription.withdrawn_by <> activation.workflow_id)
-            RETURNING found.tenant_id, subscription.plan, subscription.activated_by, subscription.state
+            RETURNING found.tenant_id, subscription.product, subscription.plan, subscription.activated_by,
+                      subscription.state
         )
-        SELECT tenant_id, plan, activated_by FROM noted WHERE state = 'active'
+        SELECT tenant_id, plan, activated_by FROM noted WHERE state = 'active' AND product = ''
         """,
         *_columns(activations),
     )
 
 
 async def withdraw_subscriptions(connection: Connection, deactivations: Sequence[Event]) -> None:
-    """Charge nothing for activations that were taken back, and remember it for those that are yet to arrive."""
+    """Charge nothing for activations that were taken back, and remember it for those that are yet to arrive.
+
+    The subscriptions are locked. Nothing happens to those of a closed account.
+    """
     tenant_ids, workflow_ids, _ = _columns(deactivations)
     await connection.execute(
         """
@@ -139,44 +162,59 @@ async def withdraw_subscriptions(connection: Connection, deactivations: Sequence
             SELECT DISTINCT tenant_id, workflow_id
             FROM unnest($1::text[], $2::uuid[]) AS told (tenant_id, workflow_id)
         ), found AS (
-            SELECT subscription_id, tenant_id
-            FROM subscription JOIN account USING (account_id)
-            WHERE tenant_id = ANY ($1::text[])
-            ORDER BY subscription_id FOR UPDATE OF subscription
+            SELECT subscription.subscription_id, account.tenant_id
+            FROM account
+            JOIN subscription AS own ON own.account_id = account.account_id AND own.product = ''
+            JOIN subscription ON subscription.account_id = account.account_id
+            WHERE account.tenant_id = ANY ($1::text[]) AND own.state <> 'ended'
         ), withdrawn AS (
             UPDATE subscription
             SET withdrawn_by = deactivation.workflow_id,
-                state = CASE WHEN activated_by = deactivation.workflow_id THEN 'pending' ELSE state END,
+                state = CASE WHEN activated_by = deactivation.workflow_id AND state <> 'ended' THEN 'pending'
+                             ELSE state
+                        END,
                 started_at = CASE WHEN activated_by = deactivation.workflow_id THEN NULL ELSE started_at END,
                 charged_since = CASE WHEN activated_by = deactivation.workflow_id THEN NULL ELSE charged_since END,
                 activated_by = nullif(activated_by, deactivation.workflow_id)
             FROM found JOIN deactivation USING (tenant_id)
-            WHERE subscription.subscription_id = found.subscription_id AND subscription.state <> 'ended'
-            RETURNING subscription.subscription_id, subscription.state
+            WHERE subscription.subscription_id = found.subscription_id
+            RETURNING subscription.subscription_id, subscription.started_at
         )
         DELETE FROM charged_period USING withdrawn
-        WHERE charged_period.subscription_id = withdrawn.subscription_id AND withdrawn.state = 'pending'
+        WHERE charged_period.subscription_id = withdrawn.subscription_id AND withdrawn.started_at IS NULL
         """,
         tenant_ids,
         workflow_ids,
     )
 
 
-async def lock_subscriptions(connection: Connection, tenant_ids: Sequence[str]) -> list[asyncpg.Record]:
-    """Keep the tenants' subscriptions from being changed by others until the transaction ends, and return them.
+async def lock_subscriptions(connection: Connection, tenant_ids: Sequence[str]) -> None:
+    """Keep the tenants' subscriptions from being changed by others, or more made, until the transaction ends.
 
-    Whatever belongs to them is read by later statements, which see what those that were waited for have done.
+    That of the account's plan stands for all. Whatever there is is read by later statements, which see what those that
+    were waited for have done.
     """
+    await connection.execute(
+        """
+        SELECT FROM subscription JOIN account USING (account_id)
+        WHERE account.tenant_id = ANY ($1::text[]) AND subscription.product = ''
+        ORDER BY subscription.subscription_id FOR UPDATE OF subscription  -- batches wait for each other in one order
+        """,
+        tenant_ids,
+    )
+
+
+async def standing_subscriptions(connection: Connection, tenant_ids: Sequence[str]) -> list[asyncpg.Record]:
+    """Return the tenants' subscriptions."""
     return await connection.fetch(
         """
-        SELECT subscription.subscription_id, account.tenant_id, subscription.plan, subscription.currency,
-               currency.digits, subscription.amount, subscription.state, subscription.started_at,
-               subscription.charged_since, subscription.version
+        SELECT subscription.subscription_id, account.tenant_id, subscription.product, subscription.plan,
+               subscription.currency, currency.digits, subscription.amount, subscription.state,
+               subscription.started_at, subscription.charged_since, subscription.version
         FROM subscription
         JOIN account USING (account_id)
         JOIN currency ON currency.code = subscription.currency
         WHERE account.tenant_id = ANY ($1::text[])
-        ORDER BY subscription.subscription_id FOR UPDATE OF subscription  -- batches wait for each other in one order
         """,
         tenant_ids,
     )
@@ -202,17 +240,50 @@ async def save_subscriptions(connection: Connection, subscriptions: Sequence[Sub
     )
 
 
+async def add_licences(connection: Connection, licences: Sequence[Subscription]) -> None:
+    """Add licences to accounts whose subscriptions are locked; the activation that counts for those counts for them."""
+    await connection.execute(
+        """
+        INSERT INTO subscription (subscription_id, account_id, product, plan, currency, amount, state, charged_since,
+                                  version, started_at, activated_by, withdrawn_by)
+        SELECT new.subscription_id, account_id, new.product, new.plan, own.currency, new.amount, new.state,
+               new.charged_since, new.version, own.started_at, own.activated_by, own.withdrawn_by
+        FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::numeric[], $6::text[], $7::timestamptz[],
+                    $8::integer[])
+            AS new (subscription_id, tenant_id, product, plan, amount, state, charged_since, version)
+        JOIN account USING (tenant_id)
+        JOIN subscription AS own USING (account_id)
+        WHERE own.product = ''
+        """,
+        [each.subscription_id for each in licences],
+        [each.tenant_id for each in licences],
+        [each.product for each in licences],
+        [each.plan for each in licences],
+        [each.amount for each in licences],
+        [each.state for each in licences],
+        [each.charged_since for each in licences],
+        [each.version for each in licences],
+    )
+
+
+async def remove_licences(connection: Connection, subscription_ids: Sequence[UUID]) -> None:
+    """Delete licences with all they were charged for."""
+    await connection.execute("DELETE FROM subscription WHERE subscription_id = ANY ($1::uuid[])", subscription_ids)
+
+
 async def prices(connection: Connection, plans: Sequence[str]) -> list[asyncpg.Record]:
     """Return the ``plan``, ``currency`` and ``amount`` of every price of these plans."""
     return await connection.fetch("SELECT plan, currency, amount FROM plan_price WHERE plan = ANY ($1::text[])", plans)
 
 
 async def charged_periods(connection: Connection, subscription_ids: Sequence[UUID]) -> list[asyncpg.Record]:
-    """Return the stretches of time that were charged and are over."""
+    """Return the stretches of time that were charged and are over, each with the ``product`` it was charged for."""
     return await connection.fetch(
         """
-        SELECT subscription_id, plan, amount, started_at, ended_at
-        FROM charged_period WHERE subscription_id = ANY ($1::uuid[])
+        SELECT subscription_id, subscription.product, charged_period.plan, charged_period.amount,
+               charged_period.started_at, charged_period.ended_at
+        FROM charged_period JOIN subscription USING (subscription_id)
+        WHERE subscription_id = ANY ($1::uuid[])
         """,
         subscription_ids,
     )
@@ -381,9 +452,9 @@ async def subscriptions(
     narrowing, tenant_ids = _narrowed("account.tenant_id = $3", tenant_id)
     return await connection.fetch(
         f"""
-        SELECT subscription.subscription_id, account.tenant_id, account.account_id, subscription.plan,
-               subscription.currency, round(subscription.amount, currency.digits) AS amount, subscription.state,
-               subscription.started_at
+        SELECT subscription.subscription_id, account.tenant_id, account.account_id,
+               nullif(subscription.product, '') AS product, subscription.plan, subscription.currency,
+               round(subscription.amount, currency.digits) AS amount, subscription.state, subscription.started_at
         FROM subscription
         JOIN account USING (account_id)
         JOIN currency ON currency.code = subscription.currency

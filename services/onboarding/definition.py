@@ -14,7 +14,8 @@ from uuid import UUID
 
 from services.onboarding.workflow import PlannedStep
 from shared.contracts.base import Ask, Message
-from shared.contracts.tenant import ProductVersion
+from shared.contracts.billing import Licence
+from shared.contracts.tenant import LicensedProduct, PlacedProduct, ProductVersion
 
 STEP_TIMEOUT_SECONDS = 30.0
 STEP_ATTEMPTS = 3
@@ -51,6 +52,21 @@ class Context:
     def products(self) -> tuple[ProductVersion, ...]:
         """Return the products that were ordered."""
         return tuple(ProductVersion.model_validate(product) for product in self.request.get("products", ()))
+
+    def placed(self, step_name: str) -> tuple[PlacedProduct, ...]:
+        """Return the products with where they run, as the tenant service has answered a step."""
+        return tuple(PlacedProduct.model_validate(each.model_dump()) for each in self._licensed(step_name))
+
+    def licences(self, step_name: str) -> tuple[Licence, ...]:
+        """Return which products are paid for by plans of their own, as the tenant service has answered a step."""
+        licensed = self._licensed(step_name)
+        return tuple(Licence(product=each.name, plan=each.plan) for each in licensed if each.plan is not None)
+
+    def _licensed(self, step_name: str) -> tuple[LicensedProduct, ...]:
+        """Return what the products mean; where the tenant service told of none, as before it knew, it is the least."""
+        told = self.result(step_name).get("products")
+        ordered = self.request.get("products", ()) if told is None else told
+        return tuple(LicensedProduct.model_validate(product) for product in ordered)
 
     def registration(self) -> dict[str, Any]:
         """Return the fields of the request that the tenant record takes over."""

@@ -136,7 +136,8 @@ def _keys(settings: ProvisioningSettings) -> Keys:
 
 def _worker(kernel: Kernel, drivers: Drivers, settings: ProvisioningSettings) -> Worker:
     clock, ids = kernel.ports.clock, kernel.ports.ids
-    exporting = Exporting(Exports(kernel.pool, clock=clock, lifetime=timedelta(days=settings.export_lifetime_days)))
+    exports = Exports(kernel.pool, clock=clock, lifetime=timedelta(days=settings.export_lifetime_days))
+    exporting = Exporting(kernel.pool, exports, drivers)
     calls = Calls(drivers, {"export": exporting.export, "discard": exporting.discard})
     settling = Settling(kernel.pool, kernel.dispatch, clock=clock)
     return Worker(kernel.pool, drivers, calls, settling, kernel.relay.send, clock=clock, ids=ids)

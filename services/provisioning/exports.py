@@ -1,12 +1,18 @@
-"""Exports: everything that a tenant keeps in its environment as one gzipped stream, kept in chunks until it expires."""
+"""Exports: everything that a tenant keeps in its environments as one gzipped stream, kept in chunks until it expires.
+
+Lines of JSON: first those of the tenant's own environment; then, for each product that has an environment of its own, a
+line that names the product, and those of that environment.
+"""
 
 import dataclasses
 import hashlib
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
+
+import orjson
 
 from services.provisioning.drivers import Environment, Exporter
 from services.provisioning.queries import exports as queries
@@ -33,7 +39,7 @@ class Export:
 
     Attributes:
         expires_at: it can be fetched until then.
-        rows: how many, by table.
+        rows: how many, by table; those of a product's own environment by ``<product>:<table>``.
         bytes: the length of the stream.
         sha256: of the stream, hexadecimal.
     """
@@ -97,8 +103,11 @@ class Exports:
         self._clock = clock
         self._lifetime = lifetime
 
-    async def make(self, export_id: UUID, environment: Environment, driver: Exporter) -> Export:
+    async def make(self, export_id: UUID, tenant_id: str, parts: Sequence[tuple[Environment, Exporter]]) -> Export:
         """Keep everything of a tenant's as an export, in place of one of this id that was made before.
+
+        Args:
+            parts: the tenant's environments with what reads them, the tenant's own first.
 
         Raises:
             NoEnvironmentError: there is nothing to export, and nothing was kept.
@@ -106,12 +115,14 @@ class Exports:
         async with transaction(self._pool, seconds=LONGEST.total_seconds()) as connection:
             await queries.delete(connection, [export_id])
             stream = Stream(connection, export_id)
-            rows = await driver.export(environment, stream.write)
+            rows: dict[str, int] = {}
+            for environment, driver in parts:  # one after the other: they share the stream
+                rows |= await _export(environment, driver, stream)
             await stream.finish()
             now = self._clock.now()
             export = Export(
                 export_id=export_id,
-                tenant_id=environment.tenant_id,
+                tenant_id=tenant_id,
                 created_at=now,
                 expires_at=now + self._lifetime,
                 rows=rows,
@@ -125,6 +136,14 @@ class Exports:
         """Delete an export, if it is there."""
         async with transaction(self._pool) as connection:
             await queries.delete(connection, [export_id])
+
+
+async def _export(environment: Environment, driver: Exporter, stream: Stream) -> dict[str, int]:
+    if environment.product is None:
+        return await driver.export(environment, stream.write)
+    await stream.write(orjson.dumps({"product": environment.product}, option=orjson.OPT_APPEND_NEWLINE))
+    rows = await driver.export(environment, stream.write)
+    return {f"{environment.product}:{table}": count for table, count in rows.items()}
 
 
 async def read_export(pool: Pool, export_id: UUID, *, length: int) -> AsyncIterator[bytes]:

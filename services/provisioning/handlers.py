@@ -12,23 +12,23 @@ from uuid import UUID
 import asyncpg
 
 from services.provisioning.drivers.registry import Drivers
-from services.provisioning.jobs import beginning
+from services.provisioning.jobs import beginning, planning
 from services.provisioning.jobs.answers import provisioned, refusal, removed, undone
-from services.provisioning.jobs.job import Failure, Operation, Settings
+from services.provisioning.jobs.job import Failure, Leg, Operation, Settings
+from services.provisioning.jobs.planning import Estate, closed
 from services.provisioning.queries import environments, jobs
 from shared.access import replica
 from shared.clock import Clock
 from shared.contracts import provisioning as contracts
-from shared.contracts.base import Ask, Fact
-from shared.contracts.tenant import ProductVersion
+from shared.contracts.base import Fact
 from shared.ids import Ids
 from shared.messaging.barrier import key_of
 from shared.messaging.event import Event
 from shared.messaging.subscriptions import Reversal, Subscriptions, begin, turn_back
 from shared.postgres import Connection
 
-Plan: TypeAlias = Callable[[Any, Settings], Mapping[str, Any] | Failure]
-"""What an ask wants of the environment that there is, or why it cannot be had."""
+Plan: TypeAlias = Callable[[Any, Estate], Sequence[Leg] | Failure]
+"""What an ask means for the environments that there are, or why it cannot be had."""
 
 
 async def provision_environments(
@@ -40,32 +40,27 @@ async def provision_environments(
     ids: Ids,
     regions: Sequence[str],
 ) -> Sequence[Fact | None]:
-    """Begin to make an environment for each tenant, in the first of ``regions`` unless it is to be in another."""
+    """Begin to make each tenant's environments, in the first of ``regions`` unless they are to be in another."""
+    asks: dict[UUID, Any] = {event.id: event.message for event in events}
+    failures = {event_id: planning.unprovidable(ask, drivers, regions) for event_id, ask in asks.items()}
     wanted = {
-        event.id: _wanted(event.message, regions[0], ids)
-        for event in events
-        if _unprovidable(event.message, drivers, regions) is None
+        event_id: planning.provisioning(ask, regions[0], ids)
+        for event_id, ask in asks.items()
+        if failures[event_id] is None
     }
-    found = await environments.create(connection, [_columns(each) for each in wanted.values()], now=clock.now())
-    begun = [event for event in events if event.id in wanted and _is_made_for(wanted[event.id], found)]
-    await jobs.create(
-        connection, [beginning.provisioning(event, wanted[event.id], ids) for event in begun], now=clock.now()
-    )
-    return [None if event in begun else _unbegun(event.message, drivers, regions, found) for event in events]
-
-
-def _wanted(ask: Any, default_region: str, ids: Ids) -> Settings:
-    return Settings(
-        environment_id=ids.new(),
-        tenant_id=ask.tenant_id,
-        driver=ask.driver,
-        isolation=ask.isolation,
-        region=ask.region or default_region,
-        status="provisioning",
-        connections=ask.connections,
-        parameters=ask.parameters,
-        products=_versions(ask.products),
-    )
+    own = [_columns(estate.own) for estate in wanted.values()]
+    found = await environments.create(connection, own, now=clock.now())
+    begun = {each: estate for each, estate in wanted.items() if _is_made_for(estate.own, found)}
+    apart = [_columns(each) for estate in begun.values() for each in estate.products.values()]
+    if apart:
+        await environments.create(connection, apart, now=clock.now())
+    rows = [
+        beginning.going(event, Operation.PROVISION, planning.made(begun[event.id]), ids)
+        for event in events
+        if event.id in begun
+    ]
+    await jobs.create(connection, rows, now=clock.now())
+    return [None if event.id in begun else _unbegun(event.message, failures[event.id], found) for event in events]
 
 
 def _columns(wanted: Settings) -> dict[str, Any]:
@@ -77,9 +72,9 @@ def _is_made_for(wanted: Settings, found: Mapping[str, asyncpg.Record]) -> bool:
     return bool(found[wanted.tenant_id]["environment_id"] == wanted.environment_id)
 
 
-def _unbegun(ask: Any, drivers: Drivers, regions: Sequence[str], found: Mapping[str, asyncpg.Record]) -> Fact:
+def _unbegun(ask: Any, failure: Failure | None, found: Mapping[str, asyncpg.Record]) -> Fact:
     """Answer where nothing is to be made: it cannot be, or is there already, or another job is at it."""
-    if failure := _unprovidable(ask, drivers, regions):
+    if failure is not None:
         return refusal(Operation.PROVISION, ask.tenant_id, failure)
     environment = found[ask.tenant_id]
     if environment["status"] in {"ready", "moving"}:
@@ -88,35 +83,13 @@ def _unbegun(ask: Any, drivers: Drivers, regions: Sequence[str], found: Mapping[
     return refusal(Operation.PROVISION, ask.tenant_id, busy, retryable=True)
 
 
-def _unprovidable(ask: Any, drivers: Drivers, regions: Sequence[str]) -> Failure | None:
-    if ask.region is not None and ask.region not in regions:
-        return Failure("unknown_region", f"There is no region {ask.region!r}, only {', '.join(regions)}.")
-    if (driver := drivers.find(ask.driver)) is None:
-        return Failure("unknown_driver", f"There is no driver {ask.driver!r}, only {', '.join(drivers.names())}.")
-    return _unsupported(ask.isolation, driver.isolations)
-
-
-def _unsupported(isolation: str, isolations: Sequence[str]) -> Failure | None:
-    if isolation in isolations:
-        return None
-    detail = f"Isolation {isolation!r} cannot be provided, only {', '.join(isolations)}."
-    return Failure("unsupported_isolation", detail)
-
-
 async def move_environments(
     connection: Connection, events: Sequence[Event], *, drivers: Drivers, clock: Clock, ids: Ids
 ) -> Sequence[Fact | None]:
-    """Begin to give each environment the isolation and the connections that are asked for."""
+    """Begin to give each tenant's own environment the isolation and the connections that are asked for."""
 
-    def plan(ask: contracts.MoveEnvironment, environment: Settings) -> Mapping[str, Any] | Failure:
-        if ask.driver != environment.driver:
-            detail = f"An environment of the driver {environment.driver!r} cannot be moved to {ask.driver!r}."
-            return Failure("unsupported_move", detail)
-        driver = drivers.find(environment.driver)
-        if failure := _unsupported(ask.isolation, driver.isolations if driver else ()):
-            return failure
-        wanted: dict[str, Any] = {"connections": ask.connections, "parameters": ask.parameters}
-        return wanted if ask.isolation == environment.isolation else wanted | {"isolation": ask.isolation}
+    def plan(ask: contracts.MoveEnvironment, estate: Estate) -> Sequence[Leg] | Failure:
+        return planning.moving(ask, estate.own, drivers)
 
     return await _begin(connection, events, Operation.MOVE, plan, clock=clock, ids=ids)
 
@@ -125,10 +98,9 @@ async def throttle_environments(
     connection: Connection, events: Sequence[Event], *, clock: Clock, ids: Ids
 ) -> Sequence[Fact | None]:
     """Begin to let nobody work in these environments; one that is throttled already keeps its reason."""
-    now = clock.now().isoformat()
 
-    def plan(ask: contracts.ThrottleEnvironment, _: Settings) -> Mapping[str, Any]:
-        return {"throttled_at": now, "throttle_reason": ask.reason}
+    def plan(ask: contracts.ThrottleEnvironment, estate: Estate) -> Sequence[Leg]:
+        return planning.everywhere(Operation.THROTTLE, estate, closed(clock.now(), ask.reason))
 
     return await _begin(connection, events, Operation.THROTTLE, plan, clock=clock, ids=ids)
 
@@ -138,44 +110,62 @@ async def release_environments(
 ) -> Sequence[Fact | None]:
     """Begin to let tenants work in these environments again."""
 
-    def plan(_: contracts.ReleaseEnvironment, __: Settings) -> Mapping[str, Any]:
-        return {"throttled_at": None, "throttle_reason": None}
+    def plan(_: contracts.ReleaseEnvironment, estate: Estate) -> Sequence[Leg]:
+        return planning.everywhere(Operation.RELEASE, estate, planning.OPEN)
 
     return await _begin(connection, events, Operation.RELEASE, plan, clock=clock, ids=ids)
 
 
 async def deploy_products(
-    connection: Connection, events: Sequence[Event], *, clock: Clock, ids: Ids
+    connection: Connection,
+    events: Sequence[Event],
+    *,
+    drivers: Drivers,
+    clock: Clock,
+    ids: Ids,
+    regions: Sequence[str],
 ) -> Sequence[Fact | None]:
-    """Begin to let exactly these products run in each environment."""
+    """Begin to let exactly these products run, and to make environments for those that want one and have none."""
 
-    def plan(ask: contracts.DeployProducts, _: Settings) -> Mapping[str, Any]:
-        return {"products": _versions(ask.products)}
+    def plan(ask: contracts.DeployProducts, estate: Estate) -> Sequence[Leg] | Failure:
+        failure = planning.undeployable(ask.products, estate, drivers, regions)
+        return failure or planning.deploying(ask.products, estate, regions[0], now=clock.now(), ids=ids)
 
     return await _begin(connection, events, Operation.DEPLOY, plan, clock=clock, ids=ids)
-
-
-def _versions(products: Sequence[ProductVersion]) -> dict[str, str]:
-    return {product.name: product.version for product in products}
 
 
 async def export_data(
     connection: Connection, events: Sequence[Event], *, clock: Clock, ids: Ids
 ) -> Sequence[Fact | None]:
     """Begin to make an export for each ask."""
-    return await _begin(connection, events, Operation.EXPORT, _nothing, clock=clock, ids=ids)
+
+    def plan(_: contracts.ExportData, estate: Estate) -> Sequence[Leg]:
+        return [beginning.changing(Operation.EXPORT, estate.own, {})]
+
+    return await _begin(connection, events, Operation.EXPORT, plan, clock=clock, ids=ids)
 
 
 async def remove_environments(
     connection: Connection, events: Sequence[Event], *, clock: Clock, ids: Ids
 ) -> Sequence[Fact | None]:
-    """Begin to remove each tenant's environment for good; how much there was of it is told in the end."""
-    await environments.set_status(connection, [event.message.tenant_id for event in events], "removing")
-    return await _begin(connection, events, Operation.REMOVE, _nothing, clock=clock, ids=ids)
+    """Begin to remove each tenant's environments for good; how much there was of them is told in the end."""
+
+    def plan(_: contracts.RemoveEnvironment, estate: Estate) -> Sequence[Leg]:
+        return planning.everywhere(Operation.REMOVE, estate, {})
+
+    return await _begin(connection, events, Operation.REMOVE, plan, clock=clock, ids=ids)
 
 
-def _nothing(_: Ask, __: Settings) -> Mapping[str, Any]:
-    return {}
+async def remove_products(
+    connection: Connection, events: Sequence[Event], *, clock: Clock, ids: Ids
+) -> Sequence[Fact | None]:
+    """Begin to remove the environments of products that their tenants have no more, for good."""
+
+    def plan(ask: contracts.RemoveProducts, estate: Estate) -> Sequence[Leg]:
+        dropped = [each for product, each in estate.products.items() if product not in ask.products]
+        return [beginning.changing(Operation.REMOVE, each, {}) for each in dropped]
+
+    return await _begin(connection, events, Operation.REMOVE_PRODUCTS, plan, clock=clock, ids=ids)
 
 
 async def _begin(
@@ -183,33 +173,39 @@ async def _begin(
 ) -> Sequence[Fact | None]:
     tenant_ids = [event.message.tenant_id for event in events]
     await jobs.forget_done(connection, tenant_ids, [key_of(event)[0] for event in events])
-    known = {each: Settings.of(row) for each, row in (await environments.find(connection, tenant_ids)).items()}
-    planned = [_planned(event, known, plan) for event in events]
-    begun = [
-        beginning.changing(event, operation, known[event.message.tenant_id], wanted, ids)
-        for event, wanted in zip(events, planned, strict=True)
-        if not isinstance(wanted, Failure)
-    ]
-    await jobs.create(connection, begun, now=clock.now())
-    moving = [each["tenant_id"] for each in begun if "isolation" in each["wanted"]]
-    if moving:
+    found = await environments.of_tenants(connection, tenant_ids)
+    estates = planning.estates_of(Settings.of(row) for row in found)
+    planned = [(event, _planned(event, estates, plan)) for event in events]
+    begun = [(event, legs) for event, legs in planned if legs and not isinstance(legs, Failure)]
+    await _announce(connection, [leg for _, legs in begun for leg in legs], clock=clock)
+    await jobs.create(
+        connection, [beginning.going(event, operation, legs, ids) for event, legs in begun], now=clock.now()
+    )
+    return [_answered_at_once(event, operation, legs) for event, legs in planned]
+
+
+async def _announce(connection: Connection, legs: Sequence[Leg], *, clock: Clock) -> None:
+    """Record what is about to be made, and say of what is to be moved or removed that it is."""
+    if made := [Settings.of(leg.wanted) for leg in legs if leg.operation is Operation.PROVISION]:
+        await environments.create(connection, [_columns(each) for each in made], now=clock.now())
+    if moving := [leg.tenancy for leg in legs if "isolation" in leg.wanted and leg.operation is Operation.MOVE]:
         await environments.set_status(connection, moving, "moving")
-    return [
-        _refused(event, operation, wanted) if isinstance(wanted, Failure) else None
-        for event, wanted in zip(events, planned, strict=True)
-    ]
+    if leaving := [leg.tenancy for leg in legs if leg.operation is Operation.REMOVE]:
+        await environments.set_status(connection, leaving, "removing")
 
 
-def _planned(event: Event, known: Mapping[str, Settings], plan: Plan) -> Mapping[str, Any] | Failure:
+def _planned(event: Event, estates: Mapping[str, Estate], plan: Plan) -> Sequence[Leg] | Failure:
     tenant_id = event.message.tenant_id
-    if tenant_id not in known:
+    if tenant_id not in estates:
         return Failure("unknown_environment", f"There is no environment of tenant {tenant_id}.")
-    return plan(event.message, known[tenant_id])
+    return plan(event.message, estates[tenant_id])
 
 
-def _refused(event: Event, operation: Operation, failure: Failure) -> Fact:
+def _answered_at_once(event: Event, operation: Operation, legs: Sequence[Leg] | Failure) -> Fact | None:
     tenant_id = event.message.tenant_id
-    return removed(tenant_id) if operation is Operation.REMOVE else refusal(operation, tenant_id, failure)
+    if operation in {Operation.REMOVE, Operation.REMOVE_PRODUCTS}:
+        return None if legs and not isinstance(legs, Failure) else removed(operation, tenant_id)
+    return refusal(operation, tenant_id, legs) if isinstance(legs, Failure) else None
 
 
 _TAKEN_BACK: Mapping[type, Operation] = {
@@ -237,7 +233,7 @@ async def take_back(
     await jobs.create(connection, list(begun.values()), now=clock.now())
     if operation is Operation.PROVISION:
         leaving = [undos[key].undo.message.tenant_id for key in {*known, *begun}]
-        await environments.set_status(connection, leaving, "removing")
+        await environments.set_status_of_tenants(connection, leaving, "removing")
     return [
         None if key_of(each.undo) in known or key_of(each.undo) in begun else undone(operation, _tenant_of(each))
         for each in reversals
@@ -250,13 +246,14 @@ async def _begin_to_take_back(
     """Return jobs for what no job is known of: environments that are there, and what the release before changed."""
     if not reversals:
         return {}
-    found = await environments.find(connection, [_tenant_of(each) for each in reversals])
+    found = await environments.of_tenants(connection, [_tenant_of(each) for each in reversals])
+    estates = planning.estates_of(Settings.of(row) for row in found)
     return {
-        key_of(each.undo): beginning.taking_back(
-            each.undo, operation, Settings.of(found[_tenant_of(each)]), each.before, ids
+        key_of(each.undo): beginning.going_back(
+            each.undo, operation, planning.taking_back(operation, estates[_tenant_of(each)], each.before), ids
         )
         for each in reversals
-        if _tenant_of(each) in found and (operation is Operation.PROVISION or each.before is not None)
+        if _tenant_of(each) in estates and (operation is Operation.PROVISION or each.before is not None)
     }
 
 
@@ -278,6 +275,7 @@ SUBSCRIPTIONS: Subscriptions = {
     contracts.ExportData: begin(export_data),
     contracts.DiscardExport: turn_back(take_back),
     contracts.RemoveEnvironment: begin(remove_environments),
+    contracts.RemoveProducts: begin(remove_products),
     **replica.SUBSCRIPTIONS,
 }
 PUBLISHES = (
@@ -300,6 +298,7 @@ PUBLISHES = (
     contracts.DataExportRefused,
     contracts.ExportDiscarded,
     contracts.EnvironmentRemoved,
+    contracts.ProductsRemoved,
     contracts.StepProgressed,
     contracts.ApiKeysUsed,
     contracts.DecisionRecorded,

@@ -1,7 +1,7 @@
 """What the tenant service does when it is asked. The last lines list all it hears and all it says."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import asyncpg
@@ -34,7 +34,8 @@ def _registration(ask: contracts.RegisterTenant, outcome: asyncpg.Record) -> Fac
     if code := outcome["refusal"]:
         detail = why_not(code, ask.model_dump())
         return contracts.TenantRegistrationRefused(tenant_id=ask.tenant_id, code=code, detail=detail)
-    return contracts.TenantRegistered(tenant_id=ask.tenant_id, **_meaning(outcome))
+    products = _licensed(_sorted(ask.products), outcome["product_meanings"])
+    return contracts.TenantRegistered(tenant_id=ask.tenant_id, products=products, **_meaning(outcome))
 
 
 def _meaning(row: asyncpg.Record) -> dict[str, Any]:
@@ -46,6 +47,17 @@ def _meaning(row: asyncpg.Record) -> dict[str, Any]:
 def _usage_plan(row: asyncpg.Record) -> contracts.UsagePlan:
     names = ("tier", "requests_per_second", "requests_per_day")
     return contracts.UsagePlan(version=row["version"], **{name: row["tier_meaning"][name] for name in names})
+
+
+def _licensed(
+    products: Sequence[Mapping[str, str]], meanings: Mapping[str, Mapping[str, Any]]
+) -> tuple[contracts.LicensedProduct, ...]:
+    """Return products with what they mean to the other services."""
+    return tuple(contracts.LicensedProduct(**product, **meanings[product["name"]]) for product in products)
+
+
+def _granted(verdict: asyncpg.Record) -> tuple[contracts.LicensedProduct, ...]:
+    return _licensed(verdict["wanted"]["products"], verdict["wanted"]["product_meanings"])
 
 
 async def deregister_tenants(connection: Connection, asks: Sequence[contracts.DeregisterTenant]) -> Sequence[Fact]:
@@ -150,11 +162,14 @@ async def restore_tiers(connection: Connection, restorations: Sequence[Restorati
 async def change_products(
     connection: Connection, asks: Sequence[contracts.ChangeProducts], *, clock: Clock
 ) -> Sequence[Changed]:
-    """Let each active tenant have exactly the products asked for; what it has already it may keep, retired or not."""
+    """Let each active tenant have exactly the products asked for; what it has already it may keep, retired or not.
+
+    That goes on to mean what it meant to the tenant, also in another version.
+    """
     wish: Wish[contracts.ChangeProducts] = Wish(
         wanted=lambda ask: {"products": _sorted(ask.products)},
         states=(State.ACTIVE,),
-        done=lambda ask, _: contracts.ProductsChanged(tenant_id=ask.tenant_id),
+        done=lambda ask, verdict: contracts.ProductsChanged(tenant_id=ask.tenant_id, products=_granted(verdict)),
         refused=contracts.ProductChangeRefused,
         participle="given other products",
     )
@@ -164,7 +179,10 @@ async def change_products(
 async def restore_products(
     connection: Connection, restorations: Sequence[Restoration], *, clock: Clock
 ) -> Sequence[Fact]:
-    """Let each tenant that has other products by the ask have those again that it was found with."""
+    """Let each tenant that has other products by the ask have those again that it was found with.
+
+    They mean what they had meant to the tenant.
+    """
     return await bring_back(connection, restorations, contracts.ProductsRestored, clock=clock)
 
 
@@ -175,7 +193,7 @@ async def update_tenants(
     wish: Wish[contracts.UpdateTenant] = Wish(
         wanted=_terms,
         states=(State.ACTIVE, State.SUSPENDED),
-        done=lambda ask, _: contracts.TenantUpdated(tenant_id=ask.tenant_id),
+        done=lambda ask, verdict: contracts.TenantUpdated(tenant_id=ask.tenant_id, products=_granted(verdict)),
         refused=contracts.TenantUpdateRefused,
         participle="updated",
     )

@@ -1,6 +1,18 @@
 """All one can ask of the billing service, and all it tells."""
 
-from shared.contracts.base import Ask, Fact, KeysUsed, Refusal
+from shared.contracts.base import Ask, Fact, KeysUsed, Part, Refusal
+
+
+class Licence(Part):
+    """What a customer pays for one product, beside the plan of the account.
+
+    Attributes:
+        product: its name.
+        plan: the name of a plan in billing's catalog.
+    """
+
+    product: str
+    plan: str
 
 
 class OpenAccount(Ask):
@@ -11,12 +23,14 @@ class OpenAccount(Ask):
         plan: the name of a plan in billing's catalog.
         currency: ISO 4217, or None for the plan's own.
         billing_address: where invoices go, as the customer writes it.
+        licences: subscriptions of products, each product at most once; charged like the account's plan.
     """
 
     customer_name: str
     plan: str
     currency: str | None = None
     billing_address: str | None = None
+    licences: tuple[Licence, ...] = ()
 
 
 class VoidAccount(Ask):
@@ -91,6 +105,40 @@ class PlanRestored(Fact):
     """The account is on no other plan by that ask any more."""
 
     answers = RestorePlan
+
+
+class ChangeLicences(Ask):
+    """Charge an account for exactly these products from now on, beside its plan and in its currency.
+
+    Attributes:
+        licences: each product at most once; one that is licensed by the same plan already stays as it is.
+    """
+
+    licences: tuple[Licence, ...]
+
+
+class RestoreLicences(Ask):
+    """Charge for the products again that were found, as if there had never been others."""
+
+    undoes = ChangeLicences
+
+
+class LicencesChanged(Fact):
+    """The account is charged for exactly these products."""
+
+    answers = ChangeLicences
+
+
+class LicencesChangeRefused(Refusal):
+    """The licences stay; codes ``unknown_account``, ``unknown_plan``, ``unsupported_currency``."""
+
+    answers = ChangeLicences
+
+
+class LicencesRestored(Fact):
+    """The account is charged for no other products by that ask any more."""
+
+    answers = RestoreLicences
 
 
 class PauseBilling(Ask):

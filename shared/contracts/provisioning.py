@@ -5,16 +5,16 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from shared.contracts.base import Ask, Decision, Fact, KeysUsed, Refusal
-from shared.contracts.tenant import ProductVersion
+from shared.contracts.tenant import PlacedProduct
 
 
 class ProvisionEnvironment(Ask):
-    """Create the environment in which the tenant's application runs.
+    """Create the environment in which the tenant's application runs, and those that products have of their own.
 
     Attributes:
         isolation: ``pool``, ``bridge`` or ``silo``.
         region: where, or None for the default region.
-        products: what is installed there.
+        products: what runs there, or in environments of its own; each product at most once.
         connections: how many connections each login may hold, or None for the default.
         driver: what makes it.
         parameters: what the tier says for the driver, in the driver's own words.
@@ -22,14 +22,14 @@ class ProvisionEnvironment(Ask):
 
     isolation: str
     region: str | None = None
-    products: tuple[ProductVersion, ...] = ()
+    products: tuple[PlacedProduct, ...] = ()
     connections: int | None = None
     driver: str = "postgres"
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 
 class DeprovisionEnvironment(Ask):
-    """Remove the environment with all its data and logins."""
+    """Remove the environment, and those of products, with all data and logins."""
 
     undoes = ProvisionEnvironment
 
@@ -111,13 +111,15 @@ class EnvironmentMovedBack(Fact):
 
 
 class DeployProducts(Ask):
-    """Let exactly these products run in the tenant's environment.
+    """Let exactly these products run, in the tenant's environment or in environments of their own.
+
+    An environment is made where a product has none. One whose product is not among them is throttled, and kept.
 
     Attributes:
         products: each product at most once.
     """
 
-    products: tuple[ProductVersion, ...]
+    products: tuple[PlacedProduct, ...]
 
 
 class RestoreDeployments(Ask):
@@ -133,7 +135,7 @@ class ProductsDeployed(Fact):
 
 
 class DeploymentRefused(Refusal):
-    """What runs stays; codes ``unknown_environment``."""
+    """What runs stays; codes ``unknown_environment``, ``unknown_region``, ``unknown_driver``, ``unsupported_isolation``."""
 
     answers = DeployProducts
 
@@ -142,6 +144,28 @@ class DeploymentsRestored(Fact):
     """Nothing else runs by that ask any more."""
 
     answers = RestoreDeployments
+
+
+class RemoveProducts(Ask):
+    """Remove the environments of products that the tenant has no more, with all data. Final: nothing brings them back.
+
+    Attributes:
+        products: the names of those that it has.
+    """
+
+    products: tuple[str, ...]
+
+
+class ProductsRemoved(Fact):
+    """No environment is left of any other product.
+
+    Attributes:
+        deleted: how many ``environments``, ``deployments`` and rows, by table.
+    """
+
+    answers = RemoveProducts
+
+    deleted: dict[str, int]
 
 
 class ThrottleEnvironment(Ask):

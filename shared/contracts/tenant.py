@@ -20,6 +20,33 @@ class ProductVersion(Part):
     version: str
 
 
+class PlacedProduct(ProductVersion):
+    """A product at one version, and where it runs: beside others in the tenant's environment, or in one of its own.
+
+    Attributes:
+        isolation: ``pool``, ``bridge`` or ``silo``, of an environment of its own; None beside others, and what follows
+            says nothing then.
+        driver: what makes that environment.
+        region: where; None for the default region.
+        parameters: what the product says for the driver, in the driver's own words.
+    """
+
+    isolation: str | None = None
+    driver: str = "postgres"
+    region: str | None = None
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class LicensedProduct(PlacedProduct):
+    """A product that a tenant has, with what it means to the other services.
+
+    Attributes:
+        plan: the billing plan of its licence; None where the plan of the tier covers it.
+    """
+
+    plan: str | None = None
+
+
 class UsagePlan(Part):
     """How much a tenant may ask of an application, by its tier.
 
@@ -83,6 +110,7 @@ class TenantRegistered(Fact):
         driver: what makes the environment, for provisioning.
         region: where the tier's environments are unless the tenant wants another; None for the default region.
         parameters: what the tier says for the driver, in the driver's own words.
+        products: those that were asked for, with what they mean; None from those who told of none yet.
     """
 
     answers = RegisterTenant
@@ -95,6 +123,7 @@ class TenantRegistered(Fact):
     driver: str = "postgres"
     region: str | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
+    products: tuple[LicensedProduct, ...] | None = None
 
 
 class TenantRegistrationRefused(Refusal):
@@ -280,9 +309,15 @@ class RestoreProducts(Ask):
 
 
 class ProductsChanged(Fact):
-    """The tenant has exactly the products that were asked for."""
+    """The tenant has exactly the products that were asked for.
+
+    Attributes:
+        products: they, with what they mean; None from those who told of none yet.
+    """
 
     answers = ChangeProducts
+
+    products: tuple[LicensedProduct, ...] | None = None
 
 
 class ProductChangeRefused(Refusal):
@@ -318,9 +353,15 @@ class RestoreTenant(Ask):
 
 
 class TenantUpdated(Fact):
-    """The tenant is on record as it was asked for."""
+    """The tenant is on record as it was asked for.
+
+    Attributes:
+        products: those it has, with what they mean; None from those who told of none yet.
+    """
 
     answers = UpdateTenant
+
+    products: tuple[LicensedProduct, ...] | None = None
 
 
 class TenantUpdateRefused(Refusal):

@@ -4,6 +4,7 @@ from tests.mutants.defect import Defect
 
 _TENANT = ("services/tenant/tests/test_changes.py", "services/tenant/tests/test_handlers.py")
 _TIERS = ("services/tenant/tests/test_tier_meanings.py",)
+_PRODUCTS = ("services/tenant/tests/test_product_meanings.py",)
 _CATALOG = ("services/tenant/tests/test_tiers.py", "services/tenant/tests/test_products.py")
 _IDENTITY = (
     "services/identity/tests/test_handlers.py",
@@ -14,6 +15,7 @@ _SIGN_IN = "services/identity/tests/test_sign_in.py"
 _FEDERATION = ("services/identity/tests/test_federation.py",)
 _IN_COGNITO = ("services/identity/tests/test_in_cognito.py",)
 _BILLING = ("services/billing/tests/test_final_invoice.py", "services/billing/tests/test_changes.py")
+_LICENCES = ("services/billing/tests/test_licences.py",)
 _METRICS = ("services/metrics/tests/test_handlers.py",)
 _AUDIT = ("services/metrics/tests/test_audit.py", "services/metrics/tests/test_audit_api.py")
 _JOBS = ("services/provisioning/tests/test_jobs.py",)
@@ -54,6 +56,20 @@ DEFECTS = (
         "WHEN meaning(offer) = found.terms -> 'tier_meaning' THEN",
         "WHEN ask.wanted ->> 'tier' = found.terms ->> 'tier' THEN",
         _TIERS,
+    ),
+    Defect(
+        "another version of a product means to a tenant what the catalog says by now",
+        "services/tenant/queries/tenants.py",
+        "coalesce(kept.meaning, meaning(given))",
+        "meaning(given)",
+        _PRODUCTS,
+    ),
+    Defect(
+        "a product that an undo brings back means what the catalog says by now",
+        "services/tenant/queries/tenants.py",
+        "            SELECT target.tenant_id, chosen.name, chosen.version, target.product_meanings -> chosen.name\n",
+        "            SELECT target.tenant_id, chosen.name, chosen.version, NULL\n",
+        _PRODUCTS,
     ),
     Defect(
         "two change the catalog at once",
@@ -170,6 +186,27 @@ DEFECTS = (
         "_EXACT = Context(prec=50, rounding=ROUND_HALF_UP)\n",
         '_EXACT = Context(prec=50, rounding="ROUND_HALF_EVEN")\n',
         _BILLING,
+    ),
+    Defect(
+        "a licence is charged on while its account is paused",
+        "services/billing/changes.py",
+        "    for each in (found, *licences):\n        ledger.pause(each, now=now)\n",
+        "    ledger.pause(found, now=now)\n",
+        _LICENCES,
+    ),
+    Defect(
+        "what a dropped licence was charged for is not on the final invoice",
+        "services/billing/changes.py",
+        "    for each in (own, *ledger.licences_of(own.tenant_id).values()):\n",
+        "    for each in (own, *ledger.licences_with(own)):\n",
+        _LICENCES,
+    ),
+    Defect(
+        "an activation starts no licence that is being added",
+        "services/billing/handlers.py",
+        "    await queries.lock_subscriptions(connection, [event.message.tenant_id for event in events])\n    started",
+        "    started",
+        _LICENCES,
     ),
     Defect(
         "quotas that were changed stay changed",

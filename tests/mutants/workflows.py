@@ -14,7 +14,30 @@ _PROGRESS_TESTS = (_TESTS + "test_saga_progress.py", _TESTS + "test_saga_propert
 _PRESSURE = "services/onboarding/pressure.py"
 _PRESSURE_TESTS = (_TESTS + "test_pressure.py",)
 
+_LIFECYCLE_TESTS = (_TESTS + "test_lifecycles.py",)
+
 DEFECTS = (
+    Defect(
+        "a product is licensed only where it has an environment of its own",
+        "services/onboarding/definition.py",
+        "for each in licensed if each.plan is not None)\n",
+        "for each in licensed if each.plan is not None and each.isolation is not None)\n",
+        _LIFECYCLE_TESTS,
+    ),
+    Defect(
+        "a tenant that has no products by now has those that were ordered",
+        "services/onboarding/definition.py",
+        " if told is None else told\n",
+        " if not told else told\n",
+        _LIFECYCLE_TESTS,
+    ),
+    Defect(
+        "what is left of the products that a tenant keeps is removed",
+        "services/onboarding/lifecycles/change_products.py",
+        "    kept = tuple(product.name for product in context.products())\n",
+        "    kept: tuple[str, ...] = ()\n",
+        _LIFECYCLE_TESTS,
+    ),
     Defect(
         "there is room for everybody",
         _PRESSURE,

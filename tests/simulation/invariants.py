@@ -12,6 +12,7 @@ from uuid import UUID
 
 import orjson
 
+from deploy.audit import expected_facts, of_dropped_products
 from deploy.databases import APPLICATION
 from shared.contracts import CATALOGUE, SERVICES
 from shared.contracts.base import Ask
@@ -36,7 +37,7 @@ _STATUSES = _FINAL | {"running", "compensating", "needs_attention"}
 _STATING = ("tenant", "identity", "billing", "metrics", "provisioning")
 _PARTICIPANTS = (*_STATING, APPLICATION)
 _SINGLE = {"account", "customer", "environment", "subscription", "tenancy.tenant", "tenant", "tracked_tenant"}
-"""Places where a tenant has one thing at most."""
+"""Places where a tenant has one thing at most, and each of its products another one."""
 
 
 @dataclass
@@ -143,24 +144,25 @@ def check_S5(evidence: Evidence) -> Iterator[str]:  # noqa: N802
             places = evidence.live[name].get(tenant_id, Counter())
             if not places:
                 yield f"{tenant_id} is not in {name}"
-            if doubles := [place for place, count in places.items() if count > 1 and place in _SINGLE]:
+            if doubles := [each for each, count in places.items() if count > 1 and each.partition(":")[0] in _SINGLE]:
                 yield f"{tenant_id} is more than once in {name}: {doubles}"
-        stated = {name: evidence.stated[name].get(tenant_id, {}) for name in _STATING}
-        for service, fact, wanted in _agreement(stated["tenant"]):
-            if stated[service].get(fact) != wanted:
-                yield f"{tenant_id}: {service} says {fact} is {stated[service].get(fact)}, not {wanted}"
+            if left := of_dropped_products(places, evidence.stated["tenant"].get(tenant_id, {})):
+                yield f"{tenant_id} has {left} in {name} of products that it has no more"
+        record = evidence.stated["tenant"].get(tenant_id, {})
+        if record.get("state") not in {"active", "suspended"}:
+            yield f"{tenant_id}: tenant says state is {record.get('state')}"
+        for service, facts in expected_facts(record).items():
+            yield from (
+                f"{tenant_id}: {service} says {each}" for each in _deviations(evidence, service, tenant_id, facts)
+            )
 
 
-def _agreement(record: Mapping[str, str]) -> Iterator[tuple[str, str, str | None]]:
-    """Return what services must say of a tenant of which the tenant service says this."""
-    state = record.get("state")
-    yield "tenant", "state", "suspended" if state == "suspended" else "active"
-    yield "billing", "plan", record.get("plan")
-    yield "billing", "charged", "true" if state == "active" else "false"
-    yield "identity", "blocked", "true" if state == "suspended" else "false"
-    yield "metrics", "quotas", record.get("quotas")
-    yield "provisioning", "isolation", record.get("isolation")
-    yield "provisioning", "throttled", "true" if state == "suspended" else "false"
+def _deviations(evidence: Evidence, service: str, tenant_id: str, wanted: Mapping[str, str | None]) -> Iterator[str]:
+    """Return what a service states of a tenant and must not; of its products, nothing else than is wanted."""
+    stated = evidence.stated[service].get(tenant_id, {})
+    for fact in sorted(wanted.keys() | {each for each in stated if ":" in each}):
+        if stated.get(fact) != wanted.get(fact):
+            yield f"{fact} is {stated.get(fact)}, not {wanted.get(fact)}"
 
 
 def check_S6(evidence: Evidence) -> Iterator[str]:  # noqa: N802

@@ -18,11 +18,23 @@ _TOO_MANY = 429
 _NOWHERE = "mars"
 _MOST_READS = 6
 _TIERS = ("free", "standard", "premium")
-_PRODUCTS: Sequence[Sequence[Body]] = (
-    [],
-    [{"name": "notes", "version": "1.0"}],
-    [{"name": "notes", "version": "2.0"}],
+
+
+def _products(*wanted: str) -> Sequence[Body]:
+    return [dict(zip(("name", "version"), each.split(), strict=True)) for each in wanted]
+
+
+_PRODUCTS = (
+    _products(),
+    _products("notes 1.0"),
+    _products("notes 2.0", "chess 1.0"),
+    _products("wiki 1.0", "forum 1.0"),
+    _products("forum 2.0", "chess 1.0", "notes 1.0"),
 )
+"""Some with a licence, an environment or both of their own: see `tests.simulation.servers`."""
+
+_IN_VAIN = (_products("notes 1.0", "rover 1.0"), _products("forum 1.0", "crown 1.0", "chess 1.0"))
+"""What provisioning refuses, or billing."""
 
 
 @dataclass(frozen=True)
@@ -210,6 +222,15 @@ async def onboard_nowhere(client: Client) -> None:
         await client.finished(order.workflow_id)
 
 
+async def onboard_in_vain(client: Client) -> None:
+    """Ask for products that cannot be had: whatever others need is undone, the environments of products too."""
+    order = await client.post(
+        "/v1/onboardings", onboarding(client, products=client.chance.choice(_IN_VAIN)), doomed=True
+    )
+    if order.workflow_id is not None and client.chance.random() < 0.4:
+        await client.finished(order.workflow_id)
+
+
 async def onboard_again_after_failure(client: Client) -> None:
     """Fail, and take the same name when it is free again."""
     body = onboarding(client, region=_NOWHERE)
@@ -283,6 +304,15 @@ async def change_products(client: Client) -> None:
         await _ordered(client, "/v1/product-changes", tenant_id, products=client.chance.choice(_PRODUCTS))
 
 
+async def change_products_in_vain(client: Client) -> None:
+    """Want products that cannot be had: the tenant keeps those that it has, their licences and environments too."""
+    if tenant_id := await a_tenant(client):
+        body = {"tenantId": tenant_id, "products": client.chance.choice(_IN_VAIN)}
+        order = await client.post("/v1/product-changes", body, doomed=True)
+        if order.workflow_id is not None and await client.finished(order.workflow_id):
+            await _ordered(client, "/v1/product-changes", tenant_id, products=client.chance.choice(_PRODUCTS))
+
+
 async def suspend(client: Client) -> None:
     """Suspend, and perhaps open again."""
     if tenant_id := await a_tenant(client):
@@ -345,7 +375,13 @@ async def cancel(client: Client) -> None:
     if client.chance.random() < 0.5:
         order = await client.post("/v1/onboardings", onboarding(client))
     elif tenant_id := await a_tenant(client):
-        order = await client.post("/v1/tier-changes", {"tenantId": tenant_id, "tier": client.chance.choice(_TIERS)})
+        change: tuple[str, Body] = client.chance.choice(
+            (
+                ("/v1/tier-changes", {"tier": client.chance.choice(_TIERS)}),
+                ("/v1/product-changes", {"products": client.chance.choice(_PRODUCTS)}),
+            )
+        )
+        order = await client.post(change[0], {"tenantId": tenant_id, **change[1]})
     else:
         return
     if order.workflow_id is not None:
@@ -357,6 +393,7 @@ async def cancel(client: Client) -> None:
 ACTIONS: Sequence[Action] = (
     Action("onboard", 6, onboard),
     Action("onboard nowhere", 4, onboard_nowhere),
+    Action("onboard in vain", 1, onboard_in_vain),
     Action("onboard again after failure", 1, onboard_again_after_failure),
     Action("two of one name", 1, two_of_one_name),
     Action("repeat", 1, repeat),
@@ -364,7 +401,8 @@ ACTIONS: Sequence[Action] = (
     Action("ask nonsense", 1, ask_nonsense),
     Action("put account", 1, put_account),
     Action("change tier", 2, change_tier),
-    Action("change products", 1, change_products),
+    Action("change products", 3, change_products),
+    Action("change products in vain", 1, change_products_in_vain),
     Action("suspend", 2, suspend),
     Action("off-board", 2, offboard),
     Action("off-board and stay", 1, offboard_and_stay),

@@ -26,6 +26,22 @@ from tests.simulation.database import Database
 _THOROUGH_EVERY = 20
 _PASSWORD = DatabasePasswords(owner="simulated", app="simulated")
 _DAYS = (-3, 0, 3)
+_CATALOG = (
+    "UPDATE tier SET isolation = 'pool'",  # what has a database of its own is past any gate
+    """
+    INSERT INTO product (name, description, plan, isolation, region) VALUES
+        ('chess', 'has an environment', NULL, 'pool', NULL),
+        ('forum', 'has a licence and an environment', 'standard', 'pool', NULL),
+        ('wiki',  'has a licence', 'free', NULL, NULL),
+        ('rover', 'has an environment nowhere', NULL, 'pool', 'mars'),
+        ('crown', 'has a licence for which there is no plan', 'priceless', NULL, NULL)
+    """,
+    """
+    INSERT INTO product_version (product, version) VALUES
+        ('chess', '1.0'), ('forum', '1.0'), ('forum', '2.0'), ('wiki', '1.0'), ('rover', '1.0'), ('crown', '1.0')
+    """,
+)
+"""What there is to be had, besides what is in any catalog."""
 
 
 class Servers:
@@ -80,8 +96,8 @@ async def opened_servers(admin_url: str, prefix: str) -> AsyncIterator[Servers]:
         databases[name] = Database(name, connection)
         cleaners[name] = await _connect(database_url(admin_url, f"{prefix}_{name}"))
         await use_json(cleaners[name])
-        if name == "tenant":  # what has a database of its own is past any gate
-            await cleaners[name].execute("UPDATE tier SET isolation = 'pool'")
+        if name == "tenant":
+            await cleaners[name].execute("; ".join(_CATALOG))
         await cleaners[name].execute("SET search_path TO public; SET session_replication_role TO replica")
         if name != APPLICATION:
             for days in _DAYS:  # so that no simulation makes any, and the second is like the first

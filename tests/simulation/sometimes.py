@@ -24,6 +24,8 @@ SOMETIMES = (
     "message retried on the ladder",
     "service restarted in order",
     "step given up without an answer",
+    "product's environment removed",
+    "change of products taken back",
     "nothing wrong at all",
 )
 
@@ -59,6 +61,15 @@ def happened(evidence: Evidence, logged: Counter[str]) -> frozenset[str]:
             entry["kind"] == "failed" and entry["detail"].get("code") == "timed_out"
             for entries in evidence.history.values()
             for entry in entries
+        ),
+        "product's environment removed": sum(
+            bool(step["result"] and step["result"]["deleted"]["environments"])
+            for steps in evidence.steps.values()
+            for name, step in steps.items()
+            if name == "remove-products"
+        ),
+        "change of products taken back": sum(
+            steps.get("change-licences", {}).get("status") == "undone" for steps in evidence.steps.values()
         ),
         "nothing wrong at all": not evidence.world.faults.moments,
     }

@@ -12,6 +12,7 @@ from shared.clock import Clock, ManualClock
 from shared.contracts import Fact
 from shared.contracts.base import Ask, Message
 from shared.contracts.billing import (
+    ChangeLicences,
     ChangePlan,
     CloseAccount,
     OpenAccount,
@@ -19,6 +20,7 @@ from shared.contracts.billing import (
     PurgeAccount,
     ReopenAccount,
     RestoreAccount,
+    RestoreLicences,
     RestorePlan,
     ResumeBilling,
     UnpauseBilling,
@@ -36,6 +38,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 UNDO: dict[type[Ask], type[Ask]] = {
     ChangePlan: RestorePlan,
+    ChangeLicences: RestoreLicences,
     PauseBilling: UnpauseBilling,
     ResumeBilling: WithdrawResumption,
     UpdateAccount: RestoreAccount,
@@ -53,6 +56,12 @@ def on(day: int, hour: int = 12, *, month: int = 3) -> datetime:
 def ask(tenant_id: str, **details: Any) -> OpenAccount:
     """Ask for an account on the standard plan unless another is given."""
     return OpenAccount.model_validate({"tenant_id": tenant_id, "customer_name": "Acme", "plan": "standard"} | details)
+
+
+def licences(tenant_id: str, **plans: str) -> ChangeLicences:
+    """Ask for licences of products by these plans, and of no others."""
+    wanted = [{"product": product, "plan": plan} for product, plan in plans.items()]
+    return ChangeLicences.model_validate({"tenant_id": tenant_id, "licences": wanted})
 
 
 async def open_accounts(pool: Pool, *asks: OpenAccount, clock: Clock | None = None) -> Sequence[Fact]:
@@ -100,9 +109,11 @@ def _opened(outgoing: Outgoing) -> Event:
 
 
 async def subscriptions(pool: Pool) -> dict[str, tuple[str, datetime | None]]:
-    """Return the state of each tenant's subscription, and since when it is charged."""
-    rows = await pool.fetch("SELECT tenant_id, state, started_at FROM subscription JOIN account USING (account_id)")
-    return {row["tenant_id"]: (row["state"], row["started_at"]) for row in rows}
+    """Return the state of each tenant's subscription, and since when it is charged; licences are ``t1/product``."""
+    rows = await pool.fetch(
+        "SELECT tenant_id, product, state, started_at FROM subscription JOIN account USING (account_id)"
+    )
+    return {f"{row['tenant_id']}/{row['product']}".rstrip("/"): (row["state"], row["started_at"]) for row in rows}
 
 
 async def residue(pool: Pool) -> list[tuple[str, str]]:
@@ -162,15 +173,21 @@ async def books(pool: Pool) -> Books:
 
 
 async def charged(pool: Pool) -> list[tuple[str, str, datetime, datetime | None]]:
-    """Return who was charged for which plan from when to when; the stretches that still run have no end."""
+    """Return who was charged for which plan from when to when; the stretches that still run have no end.
+
+    Those of licences come after those of the accounts' plans, as ``plan for product``.
+    """
     rows = await pool.fetch(
         """
-        SELECT tenant_id, charged_period.plan, charged_period.started_at, ended_at
-        FROM charged_period JOIN subscription USING (subscription_id) JOIN account USING (account_id)
-        UNION ALL
-        SELECT tenant_id, plan, greatest(started_at, charged_since), NULL
-        FROM subscription JOIN account USING (account_id) WHERE state = 'active'
-        ORDER BY 1, 3
+        SELECT tenant_id, concat_ws(' for ', plan, nullif(product, '')), since, until
+        FROM (
+            SELECT tenant_id, product, charged_period.plan, charged_period.started_at AS since, ended_at AS until
+            FROM charged_period JOIN subscription USING (subscription_id) JOIN account USING (account_id)
+            UNION ALL
+            SELECT tenant_id, product, plan, greatest(started_at, charged_since), NULL
+            FROM subscription JOIN account USING (account_id) WHERE state = 'active'
+        ) AS stretch
+        ORDER BY tenant_id, product, since
         """
     )
     return [tuple(row) for row in rows]

@@ -9,6 +9,7 @@ from services.billing.tests.support import (
     ask,
     do_it,
     hear,
+    licences,
     on,
     open_accounts,
     open_active,
@@ -58,14 +59,32 @@ async def test_a_subscription_is_shown_before_and_after_its_start(client: httpx2
 
     assert (pending["status"], pending["startedAt"]) == ("pending", None)
     assert active == pending | {"status": "active", "startedAt": "2026-03-01T12:00:00Z"}
-    assert {name: pending[name] for name in ("tenantId", "plan", "currency", "amount")} == {
+    assert {name: pending[name] for name in ("tenantId", "product", "plan", "currency", "amount")} == {
         "tenantId": "t1",
+        "product": None,
         "plan": "standard",
         "currency": "EUR",
         "amount": "45.00",
     }
     assert pending.keys() == active.keys()
     assert pending.keys() >= {"subscriptionId", "accountId"}
+
+
+async def test_licences_are_listed_with_their_products_those_that_are_no_more_included(
+    client: httpx2.AsyncClient, pool: Pool
+) -> None:
+    await open_active(pool, "t1", licences=[{"product": "chess", "plan": "premium"}])
+    await do_it(pool, licences("t1", go="free"), at=on(5))
+
+    items = (await client.get("/v1/subscriptions", params={"tenantId": "t1"})).json()["items"]
+
+    assert [(each["product"], each["plan"], each["amount"], each["status"]) for each in items] == [
+        (None, "standard", "49.00", "active"),
+        ("chess", "premium", "499.00", "ended"),
+        ("go", "free", "0.00", "active"),
+    ]
+    assert {each["startedAt"] for each in items} == {"2026-03-01T12:00:00Z"}
+    assert len({each["accountId"] for each in items}) == 1
 
 
 async def test_all_subscriptions_are_listed_in_pages(client: httpx2.AsyncClient, pool: Pool) -> None:

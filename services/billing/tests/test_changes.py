@@ -21,6 +21,7 @@ from services.billing.tests.support import (
     do_all,
     do_it,
     hear,
+    licences,
     on,
     open_accounts,
     open_active,
@@ -87,12 +88,49 @@ async def closed(pool: Pool) -> None:
     await do_it(pool, CloseAccount(tenant_id="t1"), at=on(9))
 
 
-SITUATIONS: tuple[Situation, ...] = (pending, active, active_on_a_second_plan, paused, resumed, closed)
+CHESS_AND_GO = ({"product": "chess", "plan": STANDARD}, {"product": "go", "plan": "free"})
+
+
+async def licensed_and_pending(pool: Pool) -> None:
+    """One of two licences is there no more."""
+    await open_accounts(pool, ask("t1", licences=CHESS_AND_GO))
+    await do_it(pool, licences("t1", chess=STANDARD), at=on(1))
+
+
+async def licensed(pool: Pool) -> None:
+    await open_active(pool, "t1", licences=CHESS_AND_GO)
+    await do_it(pool, licences("t1", chess=STANDARD), at=on(5))
+
+
+async def licensed_and_paused(pool: Pool) -> None:
+    await licensed(pool)
+    await do_it(pool, PauseBilling(tenant_id="t1"), at=on(7))
+
+
+async def licensed_and_closed(pool: Pool) -> None:
+    await licensed(pool)
+    await do_it(pool, CloseAccount(tenant_id="t1"), at=on(9))
+
+
+SITUATIONS: tuple[Situation, ...] = (
+    pending,
+    active,
+    active_on_a_second_plan,
+    paused,
+    resumed,
+    closed,
+    licensed_and_pending,
+    licensed,
+    licensed_and_paused,
+    licensed_and_closed,
+)
 ASKS: tuple[Ask, ...] = (
     ChangePlan(tenant_id="t1", plan=PREMIUM),
     PauseBilling(tenant_id="t1"),
     ResumeBilling(tenant_id="t1"),
     CloseAccount(tenant_id="t1"),
+    licences("t1", chess=PREMIUM, go="free", shogi=STANDARD),
+    licences("t1"),
     UpdateAccount(tenant_id="t1", customer_name="Emca"),
 )
 situations = pytest.mark.parametrize("situation", SITUATIONS)

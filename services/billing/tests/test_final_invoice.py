@@ -10,12 +10,13 @@ from services.billing.final_invoice import Currency, FinalInvoice, Stretch, fina
 USD = Currency("USD", 2)
 
 
-def stretch(start: str, end: str, amount: str = "49.00", *, plan: str = "standard") -> Stretch:
+def stretch(start: str, end: str, amount: str = "49.00", *, plan: str = "standard", product: str = "") -> Stretch:
     return Stretch(
         plan,
         Decimal(amount),
         datetime.fromisoformat(start).replace(tzinfo=UTC),
         datetime.fromisoformat(end).replace(tzinfo=UTC),
+        product,
     )
 
 
@@ -191,6 +192,34 @@ def test_a_line_says_how_its_amount_comes_about() -> None:
         "standard, 2026-03-20 to 2026-03-30: 11 of 31 days at 49.00 USD a month",
         "standard, 2026-03-31 to 2026-03-31: 1 of 31 days at 0.0125 USD a month",
     ]
+
+
+def test_a_line_of_a_licence_names_its_product() -> None:
+    (line,) = final_invoice([stretch("2026-03-20", "2026-03-31", product="chess")], USD).lines
+
+    assert line.description == "standard for chess, 2026-03-20 to 2026-03-30: 11 of 31 days at 49.00 USD a month"
+
+
+def test_licences_are_charged_beside_the_plan_of_the_account_and_listed_after_it() -> None:
+    stretches = [
+        stretch("2026-03-11", "2026-04-01", "31.00", product="go"),
+        stretch("2026-03-21", "2026-04-01", "62.00", product="chess"),
+        stretch("2026-03-21", "2026-04-01", "93.00"),
+        stretch("2026-03-01", "2026-03-21", "31.00"),
+        stretch("2026-03-01", "2026-03-11", "31.00", product="chess"),
+    ]
+
+    invoice = final_invoice(stretches, USD)
+
+    assert amounts(invoice) == [(20, "20.00"), (11, "33.00"), (10, "10.00"), (11, "22.00"), (21, "21.00")]
+    assert [line.description.partition(",")[0] for line in invoice.lines] == [
+        "standard",
+        "standard",
+        "standard for chess",
+        "standard for chess",
+        "standard for go",
+    ]
+    assert str(invoice.total) == "106.00"
 
 
 def test_lines_are_in_the_order_of_time() -> None:

@@ -16,6 +16,7 @@ from services.billing.tests.support import (
     deactivated,
     do_all,
     hear,
+    licences,
     open_accounts,
     purge,
     residue,
@@ -252,6 +253,7 @@ async def test_everything_that_can_be_said_is_listed(pool: Pool) -> None:
     ]
     for asked in (
         ChangePlan(tenant_id="t2", plan="premium"),
+        licences("t2", chess="free"),
         PauseBilling(tenant_id="t2"),
         ResumeBilling(tenant_id="t2"),
         UpdateAccount(tenant_id="t2", customer_name="Emca"),

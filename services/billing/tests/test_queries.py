@@ -10,6 +10,7 @@ from services.billing.tests.support import (
     charged_tenants,
     do_all,
     do_it,
+    licences,
     on,
     open_accounts,
     open_active,
@@ -68,8 +69,9 @@ async def test_an_agreed_amount_outlives_the_price_it_came_from(pool: Pool) -> N
 
 
 async def test_every_table_in_which_a_tenant_leaves_something_is_audited_for_residue(pool: Pool) -> None:
-    await open_active(pool, "t1")
+    await open_active(pool, "t1", licences=[{"product": "chess", "plan": "free"}])
     await do_it(pool, CloseAccount(tenant_id="t1"), at=on(5))
+    assert ("t1", "licence") in await residue(pool)
 
     tables = await pool.fetch(
         """
@@ -79,7 +81,7 @@ async def test_every_table_in_which_a_tenant_leaves_something_is_audited_for_res
           AND column_name IN ('tenant_id', 'account_id', 'subscription_id')
         """
     )
-    places = await pool.fetch("SELECT DISTINCT place FROM live_record WHERE tenant_id = 't1'")
+    places = await pool.fetch("SELECT DISTINCT place FROM live_record WHERE tenant_id = 't1' AND place <> 'licence'")
     forgotten_in_time = {"access_tenant", "access_api_key"}  # see `shared.access.replica.forget`
     assert {row["place"] for row in places} | forgotten_in_time == {row["table_name"] for row in tables}
 
@@ -103,6 +105,44 @@ async def test_the_tenants_that_are_charged_at_this_moment_are_known(pool: Pool)
     await do_it(pool, CloseAccount(tenant_id="t5"), at=on(6))
 
     assert await charged_tenants(pool) == ["t2", "t4"]
+
+
+async def test_a_tenant_that_is_charged_for_several_things_is_charged_once(pool: Pool) -> None:
+    chess = [{"product": "chess", "plan": "free"}]
+    await open_active(pool, "t1", "t2", licences=chess)
+    await open_accounts(pool, ask("t3", licences=chess))
+    await do_it(pool, PauseBilling(tenant_id="t2"), at=on(5))
+
+    assert await charged_tenants(pool) == ["t1"]
+
+
+async def stated(pool: Pool, tenant_id: str = "t1") -> dict[str, str]:
+    """Return what the residue audit compares with what others state."""
+    rows = await pool.fetch("SELECT fact, value FROM audited_fact WHERE tenant_id = $1", tenant_id)
+    assert len({row["fact"] for row in rows}) == len(rows)
+    return {row["fact"]: row["value"] for row in rows}
+
+
+async def test_what_a_tenant_is_charged_for_is_stated_for_the_audit(pool: Pool) -> None:
+    await open_accounts(pool, ask("t2"))
+    await open_active(pool, "t1", licences=[{"product": "chess", "plan": "premium"}])
+    await do_it(pool, licences("t1", chess="premium", go="free"), at=on(5))
+    assert await stated(pool, "t2") == {"plan": "standard", "charged": "false"}
+    assert await stated(pool) == {
+        "plan": "standard",
+        "charged": "true",
+        "licence:chess": "premium",
+        "licence:go": "free",
+    }
+
+    await do_it(pool, licences("t1", go="free"), at=on(6))
+    assert await stated(pool) == {"plan": "standard", "charged": "true", "licence:go": "free"}
+
+    await do_it(pool, PauseBilling(tenant_id="t1"), at=on(7))
+    assert await stated(pool) == {"plan": "standard", "charged": "false", "licence:go": "free"}
+
+    await pool.execute("UPDATE subscription SET state = 'active' WHERE product = 'go'")
+    assert (await stated(pool))["charged"] == "partly"
 
 
 async def test_invoices_come_in_pages_in_the_order_in_which_they_were_drafted(pool: Pool) -> None:
@@ -169,6 +209,15 @@ async def test_an_issued_invoice_can_neither_be_changed_nor_deleted(pool: Pool) 
             """,
             asyncpg.UniqueViolationError,
         ),
+        (
+            """
+            INSERT INTO subscription (subscription_id, account_id, product, plan, currency, amount)
+            SELECT gen_random_uuid(), account_id, 'chess', 'free', 'USD', 0
+            FROM account CROSS JOIN generate_series(1, 2)
+            """,
+            asyncpg.UniqueViolationError,
+        ),
+        ("UPDATE subscription SET product = 'Chess'", asyncpg.CheckViolationError),
         ("UPDATE plan SET currency = 'JPY'", asyncpg.ForeignKeyViolationError),
         ("DELETE FROM plan_price WHERE plan = 'free' AND currency = 'USD'", asyncpg.ForeignKeyViolationError),
         ("INSERT INTO currency VALUES ('usd', 2)", asyncpg.CheckViolationError),

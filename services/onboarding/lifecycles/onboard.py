@@ -32,6 +32,7 @@ def _open_account(context: Context) -> Message:
         plan=context.result("register-tenant")["plan"],
         currency=context.request.get("currency"),
         billing_address=context.request.get("billingAddress"),
+        licences=context.licences("register-tenant"),
     )
 
 
@@ -45,7 +46,7 @@ def _provision(context: Context) -> Message:
         tenant_id=context.tenant_id,
         isolation=registered["isolation"],
         region=context.request.get("region") or registered.get("region"),
-        products=context.products(),
+        products=context.placed("register-tenant"),
         connections=registered.get("connections"),
         driver=registered.get("driver", "postgres"),
         parameters=registered.get("parameters", {}),

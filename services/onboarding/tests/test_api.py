@@ -247,7 +247,9 @@ async def test_an_account_with_its_id_is_updated(client: httpx2.AsyncClient, poo
         "update-tenant",
         "set-administrators",
         "update-account",
+        "change-licences",
         "deploy-products",
+        "remove-products",
     ]
     assert (again.json(), again.headers["Idempotency-Replayed"]) == (account, "true")
     request = await pool.fetchval("SELECT request FROM workflow WHERE kind = 'update-account'")
@@ -294,6 +296,7 @@ OFFBOARDING_STEPS = [
     *("begin-offboarding", "grace-period", "block-sign-in", "throttle-environment", "export-data", "close-account"),
     *("remove-environment", "purge-users", "purge-account", "purge-metrics", "archive-tenant"),
 ]
+CHANGING_PRODUCTS = ["change-products", "change-licences", "deploy-products", "remove-products"]
 CHESS = {"name": "chess", "version": "1.0"}
 
 
@@ -313,8 +316,8 @@ LIFECYCLES = [
         "change-tier",
         ["change-tier", "change-plan", "change-quotas", "move-environment"],
     ),
-    Lifecycle("/v1/product-changes", {"products": [CHESS]}, "change-products", ["change-products", "deploy-products"]),
-    Lifecycle("/v1/product-changes", {"products": []}, "change-products", ["change-products", "deploy-products"]),
+    Lifecycle("/v1/product-changes", {"products": [CHESS]}, "change-products", CHANGING_PRODUCTS),
+    Lifecycle("/v1/product-changes", {"products": []}, "change-products", CHANGING_PRODUCTS),
     Lifecycle(
         "/v1/suspensions",
         {"reason": "They do not pay."},

@@ -18,7 +18,7 @@ from shared.contracts.base import Ask
 from shared.contracts.billing import SubscriptionStarted
 from shared.contracts.onboarding import StepFailed, WorkflowStatusChanged
 from shared.contracts.provisioning import ProvisionEnvironment
-from shared.contracts.tenant import ActivateTenant, ProductVersion
+from shared.contracts.tenant import ActivateTenant, LicensedProduct, PlacedProduct
 from shared.messaging.event import Event, UndecodableError
 from shared.postgres import Pool, transaction
 
@@ -60,13 +60,15 @@ async def test_asks_are_made_of_the_stored_request_and_answers(desk: Desk, pool:
     workflow_id = await desk.start(**details)
     tenant_id = (await stored(pool, workflow_id)).workflow.tenant_id
 
-    said = await hear(pool, told(workflow_id, "register-tenant", answers(tenant_id)["register-tenant"]))
+    notes = {"name": "notes", "version": "2.0", "isolation": "silo", "driver": "script"}
+    answer = answers(tenant_id)["register-tenant"].model_copy(
+        update={"products": (LicensedProduct(**notes, plan="notes"),)}
+    )
+
+    said = await hear(pool, told(workflow_id, "register-tenant", answer))
 
     assert said[-1].message == ProvisionEnvironment(
-        tenant_id=tenant_id,
-        isolation="pool",
-        region="eu-central",
-        products=(ProductVersion(name="notes", version="2.0"),),
+        tenant_id=tenant_id, isolation="pool", region="eu-central", products=(PlacedProduct(**notes),)
     )
 
 

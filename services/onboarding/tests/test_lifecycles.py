@@ -9,19 +9,21 @@ import pytest
 
 from services.onboarding.definition import Context, DefinedStep, Definition
 from services.onboarding.lifecycles import CURRENT, DEFINITIONS
-from services.onboarding.lifecycles.change_products import CHANGE_PRODUCTS
+from services.onboarding.lifecycles.change_products import CHANGE_PRODUCTS, CHANGE_PRODUCTS_1
 from services.onboarding.lifecycles.change_tier import CHANGE_TIER
 from services.onboarding.lifecycles.join import JOIN
 from services.onboarding.lifecycles.offboard import OFFBOARD
 from services.onboarding.lifecycles.onboard import ONBOARD
 from services.onboarding.lifecycles.reactivate import REACTIVATE
 from services.onboarding.lifecycles.suspend import SUSPEND
-from services.onboarding.lifecycles.update_account import UPDATE_ACCOUNT
+from services.onboarding.lifecycles.update_account import UPDATE_ACCOUNT, UPDATE_ACCOUNT_1
 from services.onboarding.tests.catalogue import FULL, REQUEST, TENANT_ID, answers
 from shared.contracts.base import Message
 from shared.contracts.billing import (
+    ChangeLicences,
     ChangePlan,
     CloseAccount,
+    Licence,
     OpenAccount,
     PauseBilling,
     PurgeAccount,
@@ -44,6 +46,7 @@ from shared.contracts.provisioning import (
     ProvisionEnvironment,
     ReleaseEnvironment,
     RemoveEnvironment,
+    RemoveProducts,
     ThrottleEnvironment,
 )
 from shared.contracts.tenant import (
@@ -53,6 +56,8 @@ from shared.contracts.tenant import (
     ChangeProducts,
     ChangeTier,
     Deletion,
+    LicensedProduct,
+    PlacedProduct,
     ProductVersion,
     ReactivateTenant,
     RegisterTenant,
@@ -63,6 +68,24 @@ from shared.contracts.tenant import (
 
 WORKFLOW_ID = UUID(int=1)
 NOTES_2 = ProductVersion(name="notes", version="2.0")
+BESIDE_OTHERS = PlacedProduct(name="notes", version="2.0")
+OWN_BRIDGE: Mapping[str, Any] = {"name": "chess", "version": "1.0", "isolation": "bridge"}
+OWN_SILO: Mapping[str, Any] = {
+    "name": "forum",
+    "version": "3.1",
+    "isolation": "silo",
+    "driver": "script",
+    "region": "eu-west-1",
+    "parameters": {"size": "large"},
+}
+TOLD = (
+    LicensedProduct(name="notes", version="2.0"),
+    LicensedProduct(name="wiki", version="1.0", plan="wiki-monthly"),
+    LicensedProduct(**OWN_BRIDGE),
+    LicensedProduct(**OWN_SILO, plan="premium"),
+)
+"""What the tenant service tells of four products: the second has a licence, the third an environment, the last both."""
+
 EXISTING: Mapping[str, Any] = {"tenantId": TENANT_ID, "customerName": "Acme"}
 """What every request for a tenant that is there already has."""
 
@@ -127,11 +150,15 @@ def test_every_ask_is_of_the_type_that_its_undo_takes_back(definition: Definitio
 
 
 @pytest.mark.parametrize("definition", CURRENT, ids=lambda each: each.name)
-def test_only_off_boarding_does_anything_that_cannot_be_taken_back(definition: Definition) -> None:
+def test_only_what_deletes_something_cannot_be_taken_back(definition: Definition) -> None:
     final = [step.name for step in definition.steps.values() if step.does is not None and step.undo is None]
 
-    deleting = ["remove-environment", "purge-users", "purge-account", "purge-metrics", "archive-tenant"]
-    assert final == (deleting if definition is OFFBOARD else [])
+    deleting = {
+        "offboard": ["remove-environment", "purge-users", "purge-account", "purge-metrics", "archive-tenant"],
+        "change-products": ["remove-products"],
+        "update-account": ["remove-products"],
+    }
+    assert final == deleting.get(definition.name, [])
 
 
 @pytest.mark.parametrize("definition", [ONBOARD, JOIN, CHANGE_TIER], ids=lambda each: each.name)
@@ -173,7 +200,7 @@ def test_everything_that_is_ordered_reaches_whom_it_concerns() -> None:
         ),
         "track-tenant": TrackTenant(tenant_id=TENANT_ID, quotas={"seats": 25}),
         "provision-environment": ProvisionEnvironment(
-            tenant_id=TENANT_ID, isolation="pool", region="eu-central", products=(NOTES_2,)
+            tenant_id=TENANT_ID, isolation="pool", region="eu-central", products=(BESIDE_OTHERS,)
         ),
         "activate-tenant": ActivateTenant(tenant_id=TENANT_ID),
     }
@@ -284,19 +311,128 @@ def test_the_tier_is_changed_first() -> None:
 # change-products
 
 
-def test_other_products_are_recorded_and_then_deployed() -> None:
+def test_other_products_are_recorded_then_licensed_and_deployed_and_those_that_are_left_removed() -> None:
     assert asked(CHANGE_PRODUCTS, REQUESTS["change-products"]) == {
         "change-products": ChangeProducts(tenant_id=TENANT_ID, products=(NOTES_2,)),
-        "deploy-products": DeployProducts(tenant_id=TENANT_ID, products=(NOTES_2,)),
+        "change-licences": ChangeLicences(tenant_id=TENANT_ID, licences=()),
+        "deploy-products": DeployProducts(tenant_id=TENANT_ID, products=(BESIDE_OTHERS,)),
+        "remove-products": RemoveProducts(tenant_id=TENANT_ID, products=("notes",)),
     }
-    assert order_of(CHANGE_PRODUCTS, {})["deploy-products"] == ("change-products",)
 
 
 def test_a_tenant_may_have_no_products_at_all() -> None:
     assert asked(CHANGE_PRODUCTS, {**EXISTING, "products": []}) == {
         "change-products": ChangeProducts(tenant_id=TENANT_ID, products=()),
+        "change-licences": ChangeLicences(tenant_id=TENANT_ID, licences=()),
         "deploy-products": DeployProducts(tenant_id=TENANT_ID, products=()),
+        "remove-products": RemoveProducts(tenant_id=TENANT_ID, products=()),
     }
+
+
+@pytest.mark.parametrize("definition", [CHANGE_PRODUCTS, UPDATE_ACCOUNT], ids=lambda each: each.name)
+def test_nothing_of_a_product_is_removed_before_all_the_rest_of_a_change_has_succeeded(definition: Definition) -> None:
+    after = order_of(definition, {})
+
+    first, last = next(iter(after)), "remove-products"
+    assert set(after[last]) == after.keys() - {first, last}
+    assert {name: steps for name, steps in after.items() if name != last} == {
+        name: () if name == first else (first,) for name in after if name != last
+    }
+    assert [step.name for step in definition.plan if step.pivot] == [last]
+
+
+# What products mean
+
+
+def meant(definition: Definition, *, step: str, told: tuple[LicensedProduct, ...] | None) -> dict[str, Message]:
+    """Return what the steps after one ask for, where the tenant service has told this of the products that it has."""
+    request = {**REQUESTS[definition.name], "products": FULL["products"]}
+    answer = answers()[step].model_copy(update={"products": told}).model_dump(mode="json")
+    context = Context(WORKFLOW_ID, TENANT_ID, request, {step: answer})
+    steps = ("open-account", "provision-environment", "change-licences", "deploy-products")
+    return {
+        each.name: definition.message(each.name, str(each.ask), context)
+        for each in definition.plan
+        if each.name in steps
+    }
+
+
+LICENCES = (Licence(product="wiki", plan="wiki-monthly"), Licence(product="forum", plan="premium"))
+PLACED = (
+    BESIDE_OTHERS,
+    PlacedProduct(name="wiki", version="1.0"),
+    PlacedProduct(**OWN_BRIDGE),
+    PlacedProduct(**OWN_SILO),
+)
+
+
+def test_a_new_tenant_gets_the_licences_and_the_environments_that_its_products_mean() -> None:
+    asks = meant(ONBOARD, step="register-tenant", told=TOLD)
+
+    assert asks == {
+        "open-account": OpenAccount(
+            tenant_id=TENANT_ID,
+            customer_name="Café 東京",
+            plan="standard",
+            currency="EUR",
+            billing_address="Postfach 7\nBerlin",
+            licences=LICENCES,
+        ),
+        "provision-environment": ProvisionEnvironment(
+            tenant_id=TENANT_ID, isolation="pool", region="eu-central", products=PLACED
+        ),
+    }
+
+
+@pytest.mark.parametrize(
+    ("definition", "step"),
+    [(CHANGE_PRODUCTS, "change-products"), (UPDATE_ACCOUNT, "update-tenant")],
+    ids=lambda each: getattr(each, "name", each),
+)
+def test_a_tenant_with_other_products_has_their_licences_and_environments(definition: Definition, step: str) -> None:
+    assert meant(definition, step=step, told=TOLD) == {
+        "change-licences": ChangeLicences(tenant_id=TENANT_ID, licences=LICENCES),
+        "deploy-products": DeployProducts(tenant_id=TENANT_ID, products=PLACED),
+    }
+
+
+@pytest.mark.parametrize("told", [TOLD, None])
+@pytest.mark.parametrize(
+    ("definition", "step"),
+    [(CHANGE_PRODUCTS_1, "change-products"), (UPDATE_ACCOUNT_1, "update-tenant")],
+    ids=lambda each: getattr(each, "name", each),
+)
+def test_a_change_of_the_release_before_deploys_what_the_tenant_service_tells(
+    definition: Definition, step: str, told: tuple[LicensedProduct, ...] | None
+) -> None:
+    products = PLACED if told else (BESIDE_OTHERS,)
+
+    assert meant(definition, step=step, told=told) == {
+        "deploy-products": DeployProducts(tenant_id=TENANT_ID, products=products)
+    }
+    assert definition.version == 1
+    assert "remove-products" not in definition.steps
+
+
+@pytest.mark.parametrize(
+    ("definition", "step"),
+    [(ONBOARD, "register-tenant"), (CHANGE_PRODUCTS, "change-products"), (UPDATE_ACCOUNT, "update-tenant")],
+    ids=lambda each: getattr(each, "name", each),
+)
+def test_products_of_which_older_code_has_told_nothing_run_beside_others_and_cost_nothing(
+    definition: Definition, step: str
+) -> None:
+    asks = meant(definition, step=step, told=None)
+
+    assert [getattr(each, "licences", ()) for each in asks.values()] == [()] * 2
+    assert [each.products for each in asks.values() if hasattr(each, "products")] == [(BESIDE_OTHERS,)]
+
+
+@pytest.mark.parametrize("definition", [CHANGE_PRODUCTS, UPDATE_ACCOUNT], ids=lambda each: each.name)
+def test_where_the_tenant_has_no_products_by_now_none_of_those_that_were_ordered_runs(definition: Definition) -> None:
+    asks = meant(definition, step=definition.plan[0].name, told=())
+
+    assert asks["deploy-products"] == DeployProducts(tenant_id=TENANT_ID, products=())
 
 
 # update-account
@@ -311,15 +447,10 @@ def test_everything_of_an_account_reaches_whom_it_concerns() -> None:
             tenant_id=TENANT_ID, customer_name="Acme", emails=("ada@example.com", "bea@example.com")
         ),
         "update-account": UpdateAccount(tenant_id=TENANT_ID, customer_name="Acme"),
-        "deploy-products": DeployProducts(tenant_id=TENANT_ID, products=(NOTES_2,)),
+        "change-licences": ChangeLicences(tenant_id=TENANT_ID, licences=()),
+        "deploy-products": DeployProducts(tenant_id=TENANT_ID, products=(BESIDE_OTHERS,)),
+        "remove-products": RemoveProducts(tenant_id=TENANT_ID, products=("notes",)),
     }
-
-
-def test_an_account_is_on_record_before_anybody_acts_on_it() -> None:
-    after = order_of(UPDATE_ACCOUNT, ACCOUNT)
-
-    assert after.pop("update-tenant") == ()
-    assert set(after.values()) == {("update-tenant",)}
 
 
 # suspend and reactivate

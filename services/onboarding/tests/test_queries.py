@@ -132,5 +132,5 @@ async def test_of_each_definition_that_is_at_work_every_step_is_told_once(desk: 
 
     assert sorted((row["name"], row["version"], row["step"]) for row in rows) == sorted(
         [("onboard", 1, name) for name in ONBOARD.steps]
-        + [("change-products", 1, name) for name in CHANGE_PRODUCTS.steps]
+        + [("change-products", CHANGE_PRODUCTS.version, name) for name in CHANGE_PRODUCTS.steps]
     )

@@ -8,7 +8,8 @@ import pytest
 
 from services.onboarding.definition import Context, Definition, step
 from services.onboarding.engine import Engine
-from services.onboarding.lifecycles import CURRENT, DEFINITIONS
+from services.onboarding.lifecycles import CURRENT, DEFINITIONS, EARLIER
+from services.onboarding.lifecycles.change_products import CHANGE_PRODUCTS
 from services.onboarding.lifecycles.offboard import OFFBOARD
 from services.onboarding.lifecycles.onboard import ONBOARD
 from services.onboarding.lifecycles.suspend import SUSPEND
@@ -122,6 +123,54 @@ async def test_a_message_is_made_by_the_version_of_its_workflow(
     )
 
     assert [event.message for event in asked] == [billing.PauseBilling(tenant_id=tenant_id, reason="They do not pay.")]
+
+
+# What this release has changed
+
+BEFORE = {
+    key: each for key, each in DEFINITIONS.items() if key[0] not in {one.name for one in EARLIER} or each in EARLIER
+}
+"""The definitions of the release before."""
+
+ACCOUNT = {"customerName": "Acme", "expiration": "2099-12-31", "adminEmails": ["ada@example.com"]}
+
+
+@pytest.mark.parametrize("earlier", EARLIER, ids=lambda each: f"{each.name}-{each.version}")
+@pytest.mark.parametrize("is_refused", [False, True], ids=["done", "undone"])
+async def test_what_the_release_before_has_started_ends_as_it_was_planned(
+    desk: Desk, pool: Pool, tenant_id: str, earlier: Definition, *, is_refused: bool
+) -> None:
+    last = earlier.plan[-1].name
+    workflow_id = await desk.begin(earlier, tenant_id, **ACCOUNT, products=[])
+
+    await desk.go_on(workflow_id, refuse=last if is_refused else None)
+
+    ended = await stored(pool, workflow_id)
+    assert ended.workflow.status is (Status.COMPENSATED if is_refused else Status.COMPLETED)
+    assert (ended.version, ended.workflow.plan) == (earlier.version, earlier.plan)
+
+
+def test_every_earlier_version_is_followed_by_a_later_one() -> None:
+    current = {definition.name: definition.version for definition in CURRENT}
+
+    assert {each.name: each.version + 1 for each in EARLIER} == {each.name: current[each.name] for each in EARLIER}
+
+
+async def test_what_code_of_the_release_before_cannot_go_on_with_is_left_to_newer_code(
+    desk: Desk, pool: Pool, tenant_id: str
+) -> None:
+    """While several replicas are replaced one after the other, the old ones hear of the workflows of the new ones."""
+    workflow_id = await desk.begin(CHANGE_PRODUCTS, tenant_id, products=[])
+    answer = told(workflow_id, "change-products", answers(tenant_id)["change-products"])
+    before = await stored(pool, workflow_id)
+
+    with pytest.raises(KeyError, match=r"change-products.*2"):
+        await hear(pool, answer, engine=Engine(clock=SystemClock(), ids=IDS, definitions=BEFORE))
+
+    assert await stored(pool, workflow_id) == before
+    await hear(pool, answer, engine=desk.engine)
+    await desk.go_on(workflow_id)
+    assert (await stored(pool, workflow_id)).workflow.status is Status.COMPLETED
 
 
 # Readiness

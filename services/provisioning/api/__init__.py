@@ -2,14 +2,22 @@
 
 from fastapi import APIRouter
 
-from services.provisioning.api import credentials, drivers, environments, exports, jobs
+from services.provisioning.api import credentials, deployments, drivers, environments, exports, jobs
 from services.provisioning.drivers.registry import Drivers
 from services.provisioning.drivers.webhook import Callbacks, Keys, callback_routes
 from shared.changes import Changes
 from shared.clock import Clock
 from shared.postgres import Pool
 
-PATHS = ("/v1/environments", "/v1/credentials", "/v1/exports", "/v1/drivers", "/v1/jobs", "/v1/driver-callbacks")
+PATHS = (
+    "/v1/environments",
+    "/v1/deployments",
+    "/v1/credentials",
+    "/v1/exports",
+    "/v1/drivers",
+    "/v1/jobs",
+    "/v1/driver-callbacks",
+)
 
 
 def routes(
@@ -23,6 +31,7 @@ def routes(
     """
     router = APIRouter(tags=["provisioning"])
     router.include_router(environments.routes(pool, drivers_))
+    router.include_router(deployments.routes(pool))
     router.include_router(credentials.routes(pool, changes, drivers_))
     router.include_router(exports.routes(pool, changes, clock))
     router.include_router(drivers.routes(drivers_))

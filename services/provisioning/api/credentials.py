@@ -6,7 +6,7 @@ from typing import Any, Self
 from fastapi import APIRouter, Response
 from pydantic import Field
 
-from services.provisioning.api.support import ADMINISTRATORS, no_environment, unavailable
+from services.provisioning.api.support import ADMINISTRATORS, name_of, no_environment, unavailable
 from services.provisioning.drivers import AwsCredentials as Sts
 from services.provisioning.drivers import (
     DriverUnavailableError,
@@ -15,6 +15,7 @@ from services.provisioning.drivers import (
     MovingError,
     NoEnvironmentError,
     ThrottledError,
+    tenancy_of,
 )
 from services.provisioning.drivers.registry import Drivers
 from services.provisioning.jobs.job import Settings
@@ -22,13 +23,16 @@ from services.provisioning.queries import environments
 from shared.changes import Changes
 from shared.http import Asker, Problem, RequestBody, Resource, problems
 from shared.postgres import Pool
-from shared.text import Identifier
+from shared.text import Identifier, Slug
 
 
 class CredentialsRequest(RequestBody):
-    """Whose environment the credentials are for."""
+    """Which environment the credentials are for."""
 
     tenant_id: Identifier
+    product: Slug | None = Field(
+        default=None, description="For its own environment, where it has one; null for that of the tenant."
+    )
 
 
 class Credentials(Resource):
@@ -89,11 +93,12 @@ def routes(pool: Pool, changes: Changes, drivers: Drivers) -> APIRouter:
     async def issue_credentials(
         body: CredentialsRequest, asker: Asker, response: Response
     ) -> Credentials | AwsCredentials:
-        """Issue new credentials for a tenant's environment, valid for fifteen minutes: for what its driver works on."""
+        """Issue new credentials for one environment, valid for fifteen minutes: for what its driver works on."""
         async with pool.acquire() as connection:
-            row = await environments.get(connection, asker.narrowed(body.tenant_id) or "")
+            tenancy = tenancy_of(asker.narrowed(body.tenant_id) or "", body.product)
+            row = await environments.get(connection, tenancy)
         if row is None:
-            raise no_environment(body.tenant_id)
+            raise no_environment(body.tenant_id, body.product)
         issued = await _issue(Settings.of(row), drivers)
         # It is somewhere else already. Where this fails nobody has its password, and it ends by itself.
         async with changes.transaction() as change:
@@ -114,11 +119,11 @@ def _told(issued: Login | Sts) -> dict[str, Any]:
 
 
 async def _issue(environment: Settings, drivers: Drivers) -> Login | Sts:
-    tenant_id = environment.tenant_id
+    name = name_of(environment.owner, environment.product)
     if environment.throttled_at is not None:
-        raise _throttled(tenant_id, environment.throttle_reason)
+        raise _throttled(name, environment.throttle_reason)
     if environment.status in {"provisioning", "removing"}:
-        detail = f"The environment of tenant {tenant_id} is {environment.status}."
+        detail = f"The {name} is {environment.status}."
         raise Problem(409, code="environment_not_ready", detail=detail, retryable=environment.status == "provisioning")
     driver = drivers.find(environment.driver)
     if not isinstance(driver, Lender):
@@ -127,16 +132,16 @@ async def _issue(environment: Settings, drivers: Drivers) -> Login | Sts:
     try:
         return await driver.issue(environment.for_driver())
     except NoEnvironmentError:
-        raise no_environment(tenant_id) from None  # removed at this very moment
+        raise no_environment(environment.owner, environment.product) from None  # removed at this very moment
     except ThrottledError:
-        raise _throttled(tenant_id, None) from None  # throttled at this very moment
+        raise _throttled(name, None) from None  # throttled at this very moment
     except MovingError:
-        detail = f"The environment of tenant {tenant_id} is being moved. Ask again in a moment."
+        detail = f"The {name} is being moved. Ask again in a moment."
         raise Problem(409, code="environment_moving", detail=detail, retryable=True) from None
     except DriverUnavailableError as error:
         raise unavailable(environment.driver, str(error)) from None
 
 
-def _throttled(tenant_id: str, reason: str | None) -> Problem:
-    detail = f"The environment of tenant {tenant_id} is throttled" + (f": {reason}" if reason else ".")
+def _throttled(name: str, reason: str | None) -> Problem:
+    detail = f"The {name} is throttled" + (f": {reason}" if reason else ".")
     return Problem(409, code="environment_throttled", detail=detail)

@@ -33,6 +33,9 @@ class Environment(Resource):
 
     environment_id: UUID
     tenant_id: str
+    product: str | None = Field(
+        description="The product whose own environment it is; null for the tenant's own, where all others run."
+    )
     driver: str = Field(description="What makes and keeps it.")
     isolation: Literal["pool", "bridge", "silo"] = Field(
         description="Pool: rows among those of other tenants, parted by the database. Bridge: a schema of its own. "
@@ -55,6 +58,7 @@ class Environment(Resource):
         return cls(
             environment_id=row["environment_id"],
             tenant_id=row["tenant_id"],
+            product=row["product"],
             driver=row["driver"],
             isolation=row["isolation"],
             region=row["region"],
@@ -73,6 +77,7 @@ class Inspection(Resource):
 
     environment_id: UUID
     tenant_id: str
+    product: str | None
     driver: str
     exists: bool
     throttled: bool
@@ -85,7 +90,8 @@ class Inspection(Resource):
         """Make it from our records and what was found."""
         return cls(
             environment_id=environment.environment_id,
-            tenant_id=environment.tenant_id,
+            tenant_id=environment.owner,
+            product=environment.product,
             driver=environment.driver,
             exists=found.exists,
             throttled=found.is_throttled,

@@ -21,7 +21,16 @@ class Job(Resource):
     tenant_id: str
     workflow_id: UUID = Field(description="Whose step it is.")
     step: str
-    operation: Literal["provision", "move", "throttle", "release", "deploy", "export", "remove"]
+    asked: Literal["provision", "move", "throttle", "release", "deploy", "export", "remove", "remove-products"] = Field(
+        description="What it does as a whole."
+    )
+    product: str | None = Field(
+        description="The product in whose own environment it is at work; null in the tenant's. Of several "
+        "environments, it is in one after the other."
+    )
+    operation: Literal["provision", "move", "throttle", "release", "deploy", "export", "remove"] = Field(
+        description="What it does there."
+    )
     lane: str = Field(
         description="The queue in which it waits for its turn: of a driver and an isolation, or of moves."
     )

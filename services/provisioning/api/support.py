@@ -16,9 +16,15 @@ TenantId = Annotated[Identifier | None, Query(alias="tenantId")]
 """The query parameter that narrows a list to one tenant; give it the default None."""
 
 
-def no_environment(tenant_id: str) -> Problem:
-    """Say that a tenant has no environment."""
-    return Problem(404, code="unknown_environment", detail=f"There is no environment of tenant {tenant_id}.")
+def name_of(tenant_id: str, product: str | None) -> str:
+    """Return what people call an environment: a tenant's own, or one of a product's own."""
+    return f"environment of tenant {tenant_id}" + (f" for {product}" if product else "")
+
+
+def no_environment(tenant_id: str, product: str | None = None) -> Problem:
+    """Say that a tenant has no environment of its own, or its product has none."""
+    detail = f"There is no {name_of(tenant_id, product)}."
+    return Problem(404, code="unknown_environment", detail=detail)
 
 
 def unavailable(driver: str, why: str) -> Problem:

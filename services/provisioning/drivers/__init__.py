@@ -21,6 +21,7 @@ from services.provisioning.drivers.port import (
     Task,
     ThrottledError,
 )
+from services.provisioning.drivers.tenancy import parts_of, tenancy_of
 
 __all__ = [
     "AwsCredentials",
@@ -42,4 +43,6 @@ __all__ = [
     "Sink",
     "Task",
     "ThrottledError",
+    "parts_of",
+    "tenancy_of",
 ]

@@ -116,7 +116,8 @@ def described(environment: Environment) -> dict[str, Any]:
     """Return an environment in the words of the outside."""
     return {
         "environmentId": str(environment.environment_id),
-        "tenantId": environment.tenant_id,
+        "tenantId": environment.owner,
+        "product": environment.product,
         "isolation": environment.isolation,
         "region": environment.region,
         "connections": environment.connections,

@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 from uuid import UUID
 
+from services.provisioning.drivers.tenancy import parts_of
+
 Sink: TypeAlias = Callable[[bytes], Coroutine[Any, Any, None]]
 """Takes a stream piece by piece."""
 
@@ -36,9 +38,16 @@ class MovingError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """What a tenant's environment is to be like, and what its driver has made of it so far.
+    """What an environment is to be like, and what its driver has made of it so far.
+
+    A tenant has one of its own, and any of its products may have another beside it. They are as strictly apart as those
+    of two tenants: whatever a driver names, guards or counts goes by `tenant_id`, and only what people are to read goes
+    by `owner` and `product`.
 
     Attributes:
+        tenant_id: what sets it apart from all others: the tenant's id, followed by a colon and the product in an
+            environment of a product's own (see `tenancy_of`). What runs there takes all of it for its tenant's id.
+        product: the product whose own environment it is; None for the tenant's own.
         isolation: ``pool``, ``bridge`` or ``silo``.
         connections: how many each login may hold, or None for the driver's default.
         is_throttled: whether credentials end and none are issued.
@@ -51,11 +60,22 @@ class Environment:
     tenant_id: str
     isolation: str
     region: str
+    product: str | None = None
     connections: int | None = None
     is_throttled: bool = False
     products: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     resources: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` if its tenant's id and its product disagree."""
+        if parts_of(self.tenant_id)[1] != self.product:
+            raise ValueError(f"{self.tenant_id!r} is no environment of product {self.product!r}")
+
+    @property
+    def owner(self) -> str:
+        """The id of the tenant whose it is, without the product."""
+        return parts_of(self.tenant_id)[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,8 +196,8 @@ class Driver(Protocol):
     """Makes, changes and removes environments.
 
     All but `inspect` take tasks and return one `Outcome` for each, in order. They may be repeated at every stage. What
-    they raise counts as `Retry` for each task; of several tasks each is then tried alone. A tenant is named at most
-    once in a call. None of them knows of jobs, workflows or messages.
+    they raise counts as `Retry` for each task; of several tasks each is then tried alone. No two environments of a call
+    have the same `Environment.tenant_id`. None of them knows of jobs, workflows or messages.
     """
 
     @property
@@ -229,7 +249,7 @@ class Driver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A short-lived login that sees the rows of one tenant.
+    """A short-lived login that sees the rows of one tenant, in one of its environments.
 
     Attributes:
         password: exists here and with whoever asked for it; nothing stores it, and no representation shows it.
@@ -253,7 +273,7 @@ class Login:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AwsCredentials:
-    """Short-lived credentials on Amazon's infrastructure that reach what one tenant keeps.
+    """Short-lived credentials on Amazon's infrastructure that reach what one tenant keeps in one of its environments.
 
     Attributes:
         secret_access_key: exists here and with whoever asked for it; nothing stores it, and no representation shows it.
@@ -271,7 +291,7 @@ class AwsCredentials:
 
 @runtime_checkable
 class Lender(Protocol):
-    """A driver that issues short-lived credentials of one tenant alone."""
+    """A driver that issues short-lived credentials, each of one environment alone."""
 
     async def issue(self, environment: Environment) -> Login | AwsCredentials:
         """Make new credentials.

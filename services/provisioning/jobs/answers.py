@@ -2,10 +2,10 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from types import MappingProxyType
 
 from services.provisioning.jobs.course import Advanced
-from services.provisioning.jobs.job import Failure, Job, Operation, Row, Settings
+from services.provisioning.jobs.job import Failure, Job, Operation, Row
 from shared.contracts import provisioning as contracts
 from shared.contracts.base import Fact, Refusal
 
@@ -25,20 +25,22 @@ _UNDONE: Mapping[Operation, type[Fact]] = {
     Operation.DEPLOY: contracts.DeploymentsRestored,
     Operation.EXPORT: contracts.ExportDiscarded,
 }
+_REMOVED: Mapping[Operation, type[contracts.EnvironmentRemoved | contracts.ProductsRemoved]] = {
+    Operation.REMOVE: contracts.EnvironmentRemoved,
+    Operation.REMOVE_PRODUCTS: contracts.ProductsRemoved,
+}
+_NOTHING = MappingProxyType({"environments": 0, "deployments": 0})
 
 
-def answer_of(job: Job, environment: Settings | None, advanced: Advanced) -> Fact:
+def answer_of(job: Job, advanced: Advanced) -> Fact:
     """Return the answer to a job that has ended.
 
     Args:
         job: as it was before its last step.
-        environment: as it was before that.
     """
     if job.is_going_back:
-        return undone(job.operation, job.tenant_id) if job.failure is None else refused(job, job.failure)
-    if job.operation is Operation.REMOVE:
-        return _removed(job, environment, advanced.result)
-    return _DONE[job.operation](job, advanced)
+        return undone(job.asked, job.tenant_id) if job.failure is None else refused(job, job.failure)
+    return _DONE[job.asked](job, advanced)
 
 
 def undone(operation: Operation, tenant_id: str) -> Fact:
@@ -48,7 +50,7 @@ def undone(operation: Operation, tenant_id: str) -> Fact:
 
 def refused(job: Job, failure: Failure) -> Refusal:
     """Say that something cannot be done."""
-    return refusal(job.operation, job.tenant_id, failure)
+    return refusal(job.asked, job.tenant_id, failure)
 
 
 def refusal(operation: Operation, tenant_id: str, failure: Failure, *, retryable: bool = False) -> Refusal:
@@ -66,9 +68,9 @@ def provisioned(tenant_id: str, environment: Row) -> Fact:
     )
 
 
-def removed(tenant_id: str) -> Fact:
-    """Say that there was no environment to remove."""
-    return contracts.EnvironmentRemoved(tenant_id=tenant_id, deleted={"environments": 0, "deployments": 0})
+def removed(operation: Operation, tenant_id: str, deleted: Mapping[str, int] = _NOTHING) -> Fact:
+    """Say how much was removed: nothing, where there was no environment to remove."""
+    return _REMOVED[operation](tenant_id=tenant_id, deleted=dict(deleted))
 
 
 def _provisioned(job: Job, advanced: Advanced) -> Fact:
@@ -101,9 +103,8 @@ def _exported(job: Job, advanced: Advanced) -> Fact:
     return contracts.DataExported(tenant_id=job.tenant_id, **advanced.result)
 
 
-def _removed(job: Job, environment: Settings | None, rows: Mapping[str, Any]) -> Fact:
-    own = {"environments": int(environment is not None), "deployments": len(environment.products) if environment else 0}
-    return contracts.EnvironmentRemoved(tenant_id=job.tenant_id, deleted=own | dict(rows))
+def _removed(job: Job, advanced: Advanced) -> Fact:
+    return removed(job.asked, job.tenant_id, advanced.result)
 
 
 _DONE: Mapping[Operation, Callable[[Job, Advanced], Fact]] = {
@@ -113,4 +114,6 @@ _DONE: Mapping[Operation, Callable[[Job, Advanced], Fact]] = {
     Operation.RELEASE: _released,
     Operation.DEPLOY: _deployed,
     Operation.EXPORT: _exported,
+    Operation.REMOVE: _removed,
+    Operation.REMOVE_PRODUCTS: _removed,
 }

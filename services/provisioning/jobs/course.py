@@ -5,15 +5,18 @@
 
 A job goes to what is wanted; a job that cannot be done, or was taken back, goes to what was found. What the driver has
 made is stored with every step, so the way back removes exactly that. On the way back nothing is given up.
+
+One that concerns several environments goes from one to the next, and back through those that it has changed.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
 from services.provisioning.drivers import Done, Environment, Next, Outcome, Refused, Retry, Task
-from services.provisioning.jobs.job import Failure, Job, Operation, Settings, State
+from services.provisioning.jobs.job import Failure, Job, Leg, Operation, Settings, State
 
 MOST_ATTEMPTS = 10
 """Attempts at one stage after which a job is taken back: with the waits between them, about four minutes."""
@@ -121,8 +124,10 @@ def _settings(job: Job, environment: Settings) -> Mapping[str, Any]:
 def advance(job: Job, environment: Settings | None, outcome: Outcome) -> Advanced:
     """Take into account what the driver said of a step."""
     match outcome:
+        case Done() if job.is_going_back:
+            return _go_back(job, _end(job, environment, outcome))
         case Done():
-            return _end(job, environment, outcome)
+            return _go_further(job, _end(job, environment, outcome))
         case Next():
             return _go_on(job, environment, outcome)
         case Retry():
@@ -140,8 +145,10 @@ def turn_back(job: Job, environment: Settings | None) -> Advanced:
 
 
 def _end(job: Job, environment: Settings | None, outcome: Done) -> Advanced:
-    if job.operation is Operation.REMOVE or (job.operation is Operation.PROVISION and job.is_going_back):
-        return Advanced(job=None, environment=None, result=outcome.result, failure=job.failure, has_ended=True)
+    if job.operation is Operation.REMOVE:
+        return Advanced(job=None, environment=None, result=_removed(environment, outcome.result), has_ended=True)
+    if job.operation is Operation.PROVISION and job.is_going_back:
+        return Advanced(job=None, environment=None, failure=job.failure, has_ended=True)
     if job.operation is Operation.EXPORT:
         kept = None if job.is_going_back else replace(job, state=State.DONE, found={})
         return Advanced(job=kept, environment=environment, result=outcome.result, failure=job.failure, has_ended=True)
@@ -150,6 +157,57 @@ def _end(job: Job, environment: Settings | None, outcome: Done) -> Advanced:
     if found and not job.is_going_back:
         kept = replace(job, state=State.DONE, found=found, stage="", notes={})
     return Advanced(job=kept, environment=changed, result=outcome.result, failure=job.failure, has_ended=True)
+
+
+def _removed(environment: Settings | None, rows: Mapping[str, Any]) -> Mapping[str, Any]:
+    deployments = len(environment.products) if environment else 0
+    return {"environments": int(environment is not None), "deployments": deployments} | dict(rows)
+
+
+def _go_further(job: Job, ended: Advanced) -> Advanced:
+    """Go to the next environment, or rest where there is none."""
+    legs = (*job.behind, replace(job.leg, found=ended.job.found if ended.job else None, result=ended.result))
+    if job.ahead:
+        return replace(ended, job=_at(job, job.ahead[0], ahead=job.ahead[1:], behind=legs), has_ended=False)
+    if job.operation is Operation.REMOVE:
+        return replace(ended, result=_sum([leg.result for leg in legs]))
+    if ended.job is None and job.asked in _CHANGES and any(leg.is_to_be_taken_back for leg in legs):
+        return replace(ended, job=replace(job, state=State.DONE, found={}, stage="", notes={}))
+    return ended
+
+
+def _go_back(job: Job, ended: Advanced) -> Advanced:
+    """Go to one more environment that there is something to take back in, or rest where there is none.
+
+    One that was to be made and was not reached is on record, and goes too.
+    """
+    left = [leg for leg in (*job.behind, *job.ahead) if leg.is_to_be_taken_back]
+    if not left:
+        return ended
+    return replace(ended, job=_at(job, left[-1], ahead=(), behind=left[:-1]), has_ended=False)
+
+
+def _at(job: Job, leg: Leg, *, ahead: Sequence[Leg], behind: Sequence[Leg]) -> Job:
+    return replace(
+        job,
+        tenancy=leg.tenancy,
+        operation=leg.operation,
+        lane=leg.lane,
+        wanted=leg.wanted,
+        found=leg.found,
+        ahead=tuple(ahead),
+        behind=tuple(behind),
+        stage="",
+        notes={},
+        attempts=0,
+    )
+
+
+def _sum(results: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    total: Counter[str] = Counter()
+    for result in results:
+        total.update(result)
+    return dict(total)
 
 
 def _changed(
@@ -184,7 +242,10 @@ def _go_on(job: Job, environment: Settings | None, outcome: Next) -> Advanced:
 
 
 def _with_resources(job: Job, environment: Settings, outcome: Next) -> Settings:
-    return environment if job.carries else replace(environment, resources=outcome.resources)
+    if job.carries:
+        return environment
+    is_leaving = job.operation is Operation.PROVISION and job.is_going_back
+    return replace(environment, resources=outcome.resources, status="removing" if is_leaving else environment.status)
 
 
 def _try_again(job: Job, environment: Settings | None, outcome: Retry) -> Advanced:

@@ -1,6 +1,9 @@
-"""What a job is: something that was asked for, and how far it has come."""
+"""What a job is: something that was asked for, and how far it has come.
 
-from collections.abc import Mapping
+What is asked of a tenant's environments is done in one after the other: each is a leg of the job. Most jobs have one.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -9,7 +12,7 @@ from uuid import UUID
 
 import asyncpg
 
-from services.provisioning.drivers import Environment
+from services.provisioning.drivers import Environment, parts_of
 
 Row: TypeAlias = Mapping[str, Any] | asyncpg.Record
 """Values by the names of columns."""
@@ -34,6 +37,7 @@ class Operation(StrEnum):
     DEPLOY = "deploy"
     EXPORT = "export"
     REMOVE = "remove"
+    REMOVE_PRODUCTS = "remove-products"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +54,49 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Leg:
+    """What a job does in one environment.
+
+    Attributes:
+        tenancy: what the environment goes by; see `services.provisioning.drivers.tenancy_of`.
+        lane: whose turn it is: the driver and what is asked of it.
+        wanted: settings of the environment that are asked for, JSON.
+        found: what they were, as soon as they are others; for the way back.
+        result: what its driver has told whoever asked, JSON.
+    """
+
+    tenancy: str
+    operation: Operation
+    lane: str
+    wanted: Mapping[str, Any] = field(default_factory=dict)
+    found: Mapping[str, Any] | None = None
+    result: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> Self:
+        """Make it from what a job has kept of it."""
+        return cls(**{**kept, "operation": Operation(kept["operation"])})
+
+    @property
+    def is_to_be_taken_back(self) -> bool:
+        """Whether there is something to take back: an environment that is on record, or settings that were others."""
+        return self.operation is Operation.PROVISION or bool(self.found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One thing that was asked for.
 
     Attributes:
         ask_id: the message that is answered in the end.
+        asked: what was asked for as a whole.
+        tenancy: what the environment goes by that it is at.
+        operation: what it does there.
         lane: whose turn it is: the driver and what is asked of it.
         wanted: settings of the environment that are asked for, JSON.
         found: what they were, as soon as they are others; for the way back.
+        ahead: what it does in other environments after this, unless it turns back.
+        behind: what it has done in others before.
         stage: the driver's next step.
         notes: what the driver's steps have noted.
         failure: why it is on the way back, unless somebody wanted it back.
@@ -70,10 +109,14 @@ class Job:
     workflow_id: UUID
     step: str
     ask_id: UUID
+    asked: Operation
+    tenancy: str
     operation: Operation
     lane: str
     wanted: Mapping[str, Any] = field(default_factory=dict)
     found: Mapping[str, Any] | None = None
+    ahead: Sequence[Leg] = ()
+    behind: Sequence[Leg] = ()
     state: State = State.RUNNING
     stage: str = ""
     notes: Mapping[str, Any] = field(default_factory=dict)
@@ -90,10 +133,14 @@ class Job:
             workflow_id=row["workflow_id"],
             step=row["step"],
             ask_id=row["ask_id"],
+            asked=Operation(row["asked"] or row["operation"]),
+            tenancy=row["tenancy"] or row["tenant_id"],
             operation=Operation(row["operation"]),
             lane=row["lane"],
             wanted=row["wanted"],
             found=row["found"],
+            ahead=tuple(map(Leg.of, row["ahead"])),
+            behind=tuple(map(Leg.of, row["behind"])),
             state=State(row["state"]),
             stage=row["stage"],
             notes=row["notes"],
@@ -106,6 +153,11 @@ class Job:
     def key(self) -> tuple[UUID, str]:
         """The operation of the barrier that it belongs to."""
         return self.workflow_id, self.step
+
+    @property
+    def leg(self) -> Leg:
+        """What it does in the environment that it is at."""
+        return Leg(tenancy=self.tenancy, operation=self.operation, lane=self.lane, wanted=self.wanted, found=self.found)
 
     @property
     def is_going_back(self) -> bool:
@@ -123,6 +175,7 @@ class Settings:
     """What our records say of an environment.
 
     Attributes:
+        tenant_id: what it goes by; see `services.provisioning.drivers.tenancy_of`.
         throttled_at: since when nobody may work in it, RFC 3339; None where it is open.
         resources: what its driver has made, in the driver's own words.
     """
@@ -159,11 +212,22 @@ class Settings:
             products=row["products"],
         )
 
+    @property
+    def owner(self) -> str:
+        """The id of the tenant whose it is."""
+        return parts_of(self.tenant_id)[0]
+
+    @property
+    def product(self) -> str | None:
+        """The product whose own environment it is; None for the tenant's own."""
+        return parts_of(self.tenant_id)[1]
+
     def for_driver(self) -> Environment:
         """Say it in the words of drivers."""
         return Environment(
             environment_id=self.environment_id,
             tenant_id=self.tenant_id,
+            product=self.product,
             isolation=self.isolation,
             region=self.region,
             connections=self.connections,

@@ -78,11 +78,7 @@ class Settling:
 
     async def answers(self, connection: Connection, settled: Iterable[Settled]) -> list[Outgoing]:
         """Return what is said of jobs: answers to those that have ended, which the barrier remembers, and progress."""
-        ended = [
-            (each.job, answer_of(each.job, each.environment, each.advanced))
-            for each in settled
-            if each.advanced.has_ended
-        ]
+        ended = [(each.job, answer_of(each.job, each.advanced)) for each in settled if each.advanced.has_ended]
         await barrier.remember(connection, {job.key: answer for job, answer in ended if _is_remembered(job)})
         answers = [self._say(job, answer) for job, answer in ended]
         return answers + [self._say(each.job, _progress(each)) for each in settled if each.advanced.said]
@@ -97,8 +93,6 @@ class Settling:
             await jobs.store(connection, [_row(*each) for each in going_on])
         if ended := [each.job.job_id for each in settled if each.advanced.job is None]:
             await jobs.delete(connection, ended)
-        if gone := [each.job.tenant_id for each in settled if each.environment and not each.advanced.environment]:
-            await jobs.forget_done(connection, gone, [])
         await _store_environments(connection, settled)
 
     async def tell(self, *, before: datetime, patience: int, limit: int) -> list[Outgoing]:
@@ -155,10 +149,12 @@ def _told(job: Job, stage: str, said: str | None) -> Fact:
 def _row(job: Job, due_at: datetime) -> dict[str, Any]:
     return {
         "job_id": job.job_id,
+        **dataclasses.asdict(job.leg),
+        "ahead": [dataclasses.asdict(leg) for leg in job.ahead],
+        "behind": [dataclasses.asdict(leg) for leg in job.behind],
         "state": job.state,
         "stage": job.stage,
         "notes": job.notes,
-        "found": job.found,
         "failure": dataclasses.asdict(job.failure) if job.failure else None,
         "attempts": job.attempts,
         "said": job.said,
@@ -167,9 +163,11 @@ def _row(job: Job, due_at: datetime) -> dict[str, Any]:
 
 
 async def _store_environments(connection: Connection, settled: Sequence[Settled]) -> None:
-    removed = [each.job.tenant_id for each in settled if each.environment and not each.advanced.environment]
-    if removed:
+    if removed := [
+        each.environment.tenant_id for each in settled if each.environment and not each.advanced.environment
+    ]:
         await environments.delete(connection, removed)
+        await jobs.forget_done(connection, removed, [])  # of a tenant whose own environment is gone
     changed = [
         (each.environment, each.advanced.environment)
         for each in settled
@@ -183,5 +181,5 @@ async def _store_environments(connection: Connection, settled: Sequence[Settled]
 
 
 def _columns(environment: Settings) -> dict[str, Any]:
-    columns = dataclasses.asdict(environment)
-    return orjson.loads(orjson.dumps(columns, default=str))  # type: ignore[no-any-return]
+    columns: dict[str, Any] = orjson.loads(orjson.dumps(dataclasses.asdict(environment), default=str))
+    return columns

@@ -11,10 +11,11 @@ from shared.postgres import Connection
 
 # What a reader sees of an environment; a statement continues after its FROM.
 _ENVIRONMENT = """
-    SELECT environment.environment_id, environment.tenant_id, environment.driver, environment.isolation,
-           environment.region, environment.status, environment.connections, environment.throttled_at,
-           environment.throttle_reason, environment.created_at,
-           (SELECT coalesce(jsonb_agg(jsonb_build_object('name', product, 'version', version) ORDER BY product), '[]')
+    SELECT environment.environment_id, coalesce(owner_id, tenant_id) AS tenant_id, environment.product,
+           environment.driver, environment.isolation, environment.region, environment.status, environment.connections,
+           environment.throttled_at, environment.throttle_reason, environment.created_at,
+           (SELECT coalesce(jsonb_agg(jsonb_build_object('name', deployment.product, 'version', version)
+                                      ORDER BY deployment.product), '[]')
             FROM deployment WHERE deployment.tenant_id = environment.tenant_id) AS products
     FROM environment
 """
@@ -23,13 +24,13 @@ _ENVIRONMENT = """
 async def create(
     connection: Connection, wanted: Sequence[Mapping[str, Any]], *, now: datetime
 ) -> dict[str, asyncpg.Record]:
-    """Record an environment that is to be made, with its deployments, for every tenant that has none.
+    """Record environments that are to be made, with their deployments, those left out that are there.
 
-    Wanted are a fresh ``environment_id`` and the ``tenant_id``, ``driver``, ``isolation``, ``region``, ``connections``,
-    ``parameters`` and ``products`` of each.
+    Wanted are a fresh ``environment_id`` and the ``tenant_id`` (what it goes by, as everywhere here), ``driver``,
+    ``isolation``, ``region``, ``connections``, ``parameters`` and ``products`` of each.
 
     Returns:
-        For each tenant the ``environment_id``, ``isolation``, ``region`` and ``status`` of the environment that it has.
+        For each the ``environment_id``, ``isolation``, ``region`` and ``status`` of the environment that there is.
     """
     rows = await connection.fetch(
         """
@@ -43,9 +44,13 @@ async def create(
         ), candidate AS (
             SELECT DISTINCT ON (tenant_id) * FROM wanted ORDER BY tenant_id, position
         ), created AS (
-            INSERT INTO environment (environment_id, tenant_id, driver, isolation, region, connections, parameters,
-                                     status, created_at)
-            SELECT environment_id, tenant_id, driver, isolation, region, connections, parameters, 'provisioning', $2
+            INSERT INTO environment (environment_id, tenant_id, owner_id, product, driver, isolation, region,
+                                     connections, parameters, status, created_at)
+            SELECT environment_id, tenant_id,
+                   -- <owner>:<product>; no tenant's id holds a colon
+                   CASE WHEN tenant_id LIKE '%:%' THEN split_part(tenant_id, ':', 1) END,
+                   CASE WHEN tenant_id LIKE '%:%' THEN split_part(tenant_id, ':', 2) END,
+                   driver, isolation, region, connections, parameters, 'provisioning', $2
             FROM candidate
             ORDER BY tenant_id  -- concurrent batches wait for each other's tenants in one order
             -- Changes nothing, but waits for whoever is at work on the row, and returns the environment that it is.
@@ -67,8 +72,8 @@ async def create(
     return {row["tenant_id"]: row for row in rows}
 
 
-async def delete(connection: Connection, tenant_ids: Sequence[str]) -> None:
-    """Delete the tenants' environments with their deployments."""
+async def delete(connection: Connection, tenancies: Sequence[str]) -> None:
+    """Delete environments with their deployments."""
     await connection.execute(
         """
         WITH doomed AS (
@@ -76,30 +81,47 @@ async def delete(connection: Connection, tenant_ids: Sequence[str]) -> None:
         )
         DELETE FROM environment USING doomed WHERE environment.environment_id = doomed.environment_id
         """,
-        tenant_ids,
+        tenancies,
     )
 
 
-async def find(connection: Connection, tenant_ids: Sequence[str]) -> dict[str, asyncpg.Record]:
-    """Return the environments of these tenants, of those who have one, with ``products`` as versions by name."""
-    rows = await connection.fetch(
-        """
-        SELECT environment.*,
-               (SELECT coalesce(jsonb_object_agg(product, version), '{}')
-                FROM deployment WHERE deployment.tenant_id = environment.tenant_id) AS products
-        FROM environment WHERE tenant_id = ANY ($1::text[])
-        """,
-        tenant_ids,
+# All there is of environments, with ``products`` as versions by name; a statement continues after its FROM.
+_SETTINGS = """
+    SELECT environment.*,
+           (SELECT coalesce(jsonb_object_agg(deployment.product, version), '{}')
+            FROM deployment WHERE deployment.tenant_id = environment.tenant_id) AS products
+    FROM environment
+"""
+
+
+async def of_tenants(connection: Connection, tenant_ids: Sequence[str]) -> list[asyncpg.Record]:
+    """Return all environments of these tenants, those of products included, with ``products`` as versions by name."""
+    return await connection.fetch(
+        _SETTINGS + "WHERE tenant_id = ANY ($1::text[]) OR owner_id = ANY ($1::text[]) ORDER BY product", tenant_ids
     )
-    return {row["tenant_id"]: row for row in rows}
 
 
-async def set_status(connection: Connection, tenant_ids: Sequence[str], status: str) -> None:
-    """Say of the tenants' environments where they stand."""
+async def set_status(connection: Connection, tenancies: Sequence[str], status: str) -> None:
+    """Say of environments where they stand."""
     await connection.execute(
         """
         WITH found AS (
             SELECT tenant_id FROM environment WHERE tenant_id = ANY ($1::text[]) ORDER BY tenant_id FOR NO KEY UPDATE
+        )
+        UPDATE environment SET status = $2 FROM found WHERE environment.tenant_id = found.tenant_id
+        """,
+        tenancies,
+        status,
+    )
+
+
+async def set_status_of_tenants(connection: Connection, tenant_ids: Sequence[str], status: str) -> None:
+    """Say of all environments of these tenants where they stand."""
+    await connection.execute(
+        """
+        WITH found AS (
+            SELECT tenant_id FROM environment WHERE tenant_id = ANY ($1::text[]) OR owner_id = ANY ($1::text[])
+            ORDER BY tenant_id FOR NO KEY UPDATE
         )
         UPDATE environment SET status = $2 FROM found WHERE environment.tenant_id = found.tenant_id
         """,
@@ -131,7 +153,7 @@ async def store(connection: Connection, changed: Sequence[Mapping[str, Any]]) ->
 
 
 async def set_deployments(connection: Connection, wanted: Mapping[str, Mapping[str, str]]) -> None:
-    """Let the tenants, whose environments are locked, use exactly these products, each at its version."""
+    """Let exactly these products run in environments, which are locked, each at its version."""
     products = [(tenant_id, *product) for tenant_id, each in wanted.items() for product in each.items()]
     await connection.execute(
         """
@@ -155,22 +177,21 @@ async def set_deployments(connection: Connection, wanted: Mapping[str, Mapping[s
     )
 
 
-async def get(connection: Connection, tenant_id: str) -> asyncpg.Record | None:
-    """Return the tenant's environment as `find` does, if it has one."""
-    return (await find(connection, [tenant_id])).get(tenant_id)
+async def get(connection: Connection, tenancy: str) -> asyncpg.Record | None:
+    """Return an environment as `of_tenants` does, if it is there."""
+    return await connection.fetchrow(_SETTINGS + "WHERE tenant_id = $1", tenancy)
 
 
 async def by_id(connection: Connection, environment_id: UUID) -> asyncpg.Record | None:
-    """Return an environment as `find` does, if it is there."""
-    tenant_id = await connection.fetchval("SELECT tenant_id FROM environment WHERE environment_id = $1", environment_id)
-    return await get(connection, tenant_id) if tenant_id is not None else None
+    """Return an environment as `of_tenants` does, if it is there."""
+    return await connection.fetchrow(_SETTINGS + "WHERE environment_id = $1", environment_id)
 
 
 async def page(
     connection: Connection, *, after: UUID | None, limit: int, tenant_id: str | None
 ) -> list[asyncpg.Record]:
     """List environments with their products, all or one tenant's, created after the one ``after``."""
-    narrowing, tenant_ids = narrowed("environment.tenant_id = $3", tenant_id)
+    narrowing, tenant_ids = narrowed("(environment.tenant_id = $3 OR owner_id = $3)", tenant_id)
     return await connection.fetch(
         _ENVIRONMENT
         + f"""
@@ -178,6 +199,28 @@ async def page(
         ORDER BY environment.environment_id LIMIT $2
         """,
         after,
+        limit,
+        *tenant_ids,
+    )
+
+
+async def deployments(
+    connection: Connection, *, after: Sequence[Any] | None, limit: int, tenant_id: str | None
+) -> list[asyncpg.Record]:
+    """List what runs where, all or one tenant's, after the environment and product ``after``."""
+    narrowing, tenant_ids = narrowed("(environment.tenant_id = $4 OR owner_id = $4)", tenant_id)
+    environment_id, product = after or (None, None)
+    return await connection.fetch(
+        f"""
+        SELECT coalesce(owner_id, environment.tenant_id) AS tenant_id, deployment.product, version, environment_id,
+               environment.product IS NOT NULL AS own_environment
+        FROM environment JOIN deployment ON deployment.tenant_id = environment.tenant_id
+        WHERE ($1::uuid IS NULL OR environment_id >= $1 AND (environment_id, deployment.product) > ($1, $2::text))
+          AND {narrowing}
+        ORDER BY environment_id, deployment.product LIMIT $3
+        """,  # noqa: S608 - a condition of our own
+        environment_id,
+        product,
         limit,
         *tenant_ids,
     )

@@ -12,29 +12,30 @@ from shared.postgres import Connection
 
 Key = tuple[UUID, str]
 
-# What there is of a tenant's environment, as `services.provisioning.jobs.job.Settings` reads it; null without one.
+# The environment that a job is at, as `services.provisioning.jobs.job.Settings` reads it; null where there is none.
 _ENVIRONMENT = """
     (SELECT to_jsonb(environment) || jsonb_build_object('products', (
                 SELECT coalesce(jsonb_object_agg(product, version), '{}')
                 FROM deployment WHERE deployment.tenant_id = environment.tenant_id))
-     FROM environment WHERE environment.tenant_id = job.tenant_id)
+     FROM environment WHERE environment.tenant_id = coalesce(job.tenancy, job.tenant_id))
 """
 
 
 async def create(connection: Connection, jobs: Sequence[Mapping[str, Any]], *, now: datetime) -> None:
     """Begin jobs, due at once.
 
-    Each has a ``job_id``, ``tenant_id``, ``workflow_id``, ``step``, ``ask_id``, ``operation``, ``lane``, ``wanted``,
-    ``found`` and ``state``.
+    Each has a ``job_id``, ``tenant_id``, ``workflow_id``, ``step``, ``ask_id``, ``asked`` and ``state``, the
+    ``tenancy``, ``operation``, ``lane``, ``wanted`` and ``found`` of its first leg, and those ``ahead`` and ``behind``.
     """
     await connection.execute(
         """
-        INSERT INTO job (job_id, turn, tenant_id, workflow_id, step, ask_id, operation, lane, wanted, found, state,
-                         due_at, told_at)
-        SELECT job_id, job_id, tenant_id, workflow_id, step, ask_id, operation, lane, wanted, found, state, $2, $2
+        INSERT INTO job (job_id, turn, tenant_id, workflow_id, step, ask_id, asked, tenancy, operation, lane, wanted,
+                         found, ahead, behind, state, due_at, told_at)
+        SELECT job_id, job_id, tenant_id, workflow_id, step, ask_id, asked, tenancy, operation, lane, wanted,
+               found, ahead, behind, state, $2, $2
         FROM jsonb_to_recordset($1) AS wanted (
-            job_id uuid, tenant_id text, workflow_id uuid, step text, ask_id uuid, operation text, lane text,
-            wanted jsonb, found jsonb, state text
+            job_id uuid, tenant_id text, workflow_id uuid, step text, ask_id uuid, asked text, tenancy text,
+            operation text, lane text, wanted jsonb, found jsonb, ahead jsonb, behind jsonb, state text
         )
         """,
         jobs,
@@ -184,18 +185,19 @@ async def turn_back(
 async def store(connection: Connection, jobs: Sequence[Mapping[str, Any]]) -> None:
     """Store how far jobs have come, and give their claims back.
 
-    Each has the ``job_id`` and all that a step can change: ``state``, ``stage``, ``notes``, ``found``, ``failure``,
-    ``attempts``, ``said`` and ``due_at``.
+    Each has the ``job_id`` and all that a step can change: what `create` takes of legs, ``state``, ``stage``,
+    ``notes``, ``failure``, ``attempts``, ``said`` and ``due_at``.
     """
     await connection.execute(
         """
         UPDATE job
-        SET state = stored.state, stage = stored.stage, notes = stored.notes, found = stored.found,
-            failure = stored.failure, attempts = stored.attempts, said = stored.said, due_at = stored.due_at,
-            claim = NULL
+        SET tenancy = stored.tenancy, operation = stored.operation, lane = stored.lane, wanted = stored.wanted,
+            found = stored.found, ahead = stored.ahead, behind = stored.behind, state = stored.state,
+            stage = stored.stage, notes = stored.notes, failure = stored.failure, attempts = stored.attempts,
+            said = stored.said, due_at = stored.due_at, claim = NULL
         FROM jsonb_to_recordset($1) AS stored (
-            job_id uuid, state text, stage text, notes jsonb, found jsonb, failure jsonb, attempts integer, said text,
-            due_at timestamptz
+            job_id uuid, tenancy text, operation text, lane text, wanted jsonb, found jsonb, ahead jsonb, behind jsonb,
+            state text, stage text, notes jsonb, failure jsonb, attempts integer, said text, due_at timestamptz
         )
         WHERE job.job_id = stored.job_id
         """,
@@ -239,7 +241,9 @@ async def page(
     narrowing, tenant_ids = narrowed("tenant_id = $3", tenant_id)
     return await connection.fetch(
         f"""
-        SELECT * FROM job WHERE ($1::uuid IS NULL OR job_id > $1) AND {narrowing} ORDER BY job_id LIMIT $2
+        SELECT job_id, tenant_id, workflow_id, step, coalesce(asked, operation) AS asked,
+               nullif(split_part(tenancy, ':', 2), '') AS product, operation, lane, state, stage, attempts, said, due_at
+        FROM job WHERE ($1::uuid IS NULL OR job_id > $1) AND {narrowing} ORDER BY job_id LIMIT $2
         """,  # noqa: S608 - a condition of our own
         after,
         limit,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
+from services.provisioning.drivers import tenancy_of
 from services.provisioning.drivers.aws import AwsTerms, PoolTerms, SiloTerms, Waits
 from services.provisioning.drivers.aws.policies import ADMINISTRATOR
 from services.provisioning.drivers.aws.terms import BOOTSTRAP_ROLE
@@ -158,15 +159,16 @@ class Cloud(AmazonServer):
         return self.open(service, given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"])
 
     def accounts(self, *, tenant_id: str | None = None) -> list[str]:
-        """Return the accounts of tenants, or of one of them, in which somebody can be."""
+        """Return the accounts in which somebody can be, or that of one environment; see `Environment.tenant_id`."""
         client = self.open("organizations")
         found = [each for page in client.get_paginator("list_accounts").paginate() for each in page["Accounts"]]
         active = [each["Id"] for each in found if each["Status"] == "ACTIVE" and each["Id"] != OWN_ACCOUNT]
         return [each for each in active if tenant_id in (None, self._tenant_of(client, each))]
 
     def _tenant_of(self, client: Any, account_id: str) -> str | None:
-        tags = client.list_tags_for_resource(ResourceId=account_id)["Tags"]
-        return next((tag["Value"] for tag in tags if tag["Key"] == "tenure:tenant"), None)
+        tags = {tag["Key"]: tag["Value"] for tag in client.list_tags_for_resource(ResourceId=account_id)["Tags"]}
+        owner = tags.get("tenure:tenant")
+        return None if owner is None else tenancy_of(owner, tags.get("tenure:product"))
 
     def forget(self) -> None:
         self.release()

@@ -2,6 +2,7 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
+import httpx2
 import pytest
 
 from deploy.databases import (
@@ -12,11 +13,17 @@ from deploy.databases import (
     let_make_tenants,
 )
 from deploy.local.throwaway import FreshDatabases, Server
+from services.provisioning.api import routes
 from services.provisioning.drivers.postgres import install
 from services.provisioning.tests.cloud import Cloud
 from services.provisioning.tests.support import Application
 from services.provisioning.tests.world import PostgresWorld
+from shared.contracts.provisioning import DecisionRecorded
+from shared.http import create_api
 from shared.postgres import Connection, Pool, open_pool
+from shared.testing.decisions import changes_on
+
+KEY = "a-key-of-the-administrator"
 
 
 @pytest.fixture
@@ -60,6 +67,18 @@ async def application(application_urls: DatabaseUrls) -> AsyncIterator[Applicati
 def world(pool: Pool, application: Application) -> PostgresWorld:
     """The service on both of its databases, empty."""
     return PostgresWorld(pool, application.postgres, application=application)
+
+
+@pytest.fixture
+async def client(world: PostgresWorld) -> AsyncIterator[httpx2.AsyncClient]:
+    """What the service says over HTTP, as its first administrator sees it."""
+    changes = changes_on(world.pool, DecisionRecorded, clock=world.clock)
+    router = routes(world.pool, changes=changes, **world.routed)
+    api = create_api("provisioning", routers=[router], admin_key=KEY, checks={}, version="1")
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(api), base_url="http://test", headers={"Authorization": f"Bearer {KEY}"}
+    ) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

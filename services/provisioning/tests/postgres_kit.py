@@ -127,7 +127,7 @@ class PostgresKit:
         rows = await self.application.pool.fetch(
             """
             SELECT 'pool/tenant' AS left FROM tenancy.tenant WHERE tenant_id = $1
-            UNION ALL SELECT 'pool/rows' FROM tenancy.live_record WHERE tenant_id = $1 AND place LIKE 'app.%'
+            UNION ALL SELECT 'pool/rows' FROM tenancy.rows_of(ARRAY[$1])
             UNION ALL SELECT 'bridge/record' FROM tenancy.bridge WHERE tenant_id = $1
             UNION ALL SELECT 'bridge/schema' FROM pg_namespace WHERE nspname = $2
             UNION ALL SELECT 'bridge/role' FROM pg_roles WHERE rolname = $2

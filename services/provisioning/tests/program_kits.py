@@ -64,7 +64,7 @@ class SampleCloud:
         return self._place(environment) / "data"
 
     def _place(self, environment: Environment) -> Path:
-        return self.root / environment.isolation / environment.tenant_id
+        return self.root / environment.isolation / environment.tenant_id.replace(":", "@")
 
 
 @dataclass
@@ -100,7 +100,8 @@ class SampleKit:
         return {path.read_text() for path in self.cloud.notes(environment).iterdir()}
 
     async def remains(self, tenant_id: str) -> set[str]:
-        found = [path for path in self.cloud.root.glob(f"*/{tenant_id}") if path.parent.name != "state"]
+        name = tenant_id.replace(":", "@")
+        found = [path for path in self.cloud.root.glob(f"*/{name}") if path.parent.name != "state"]
         return {f"{path.parent.name}/{path.name}" for path in found}
 
 

@@ -25,6 +25,7 @@ NO_EXPORT = "018f0000-0000-7000-8000-000000000000"
 RULES: dict[tuple[str, str], set[str]] = {
     ("GET", "/v1/environments"): {"operator", "support", "administrator"},
     ("GET", "/v1/environments/{environment_id}/inspection"): {"operator", "support"},
+    ("GET", "/v1/deployments"): {"operator", "support", "administrator"},
     ("GET", "/v1/drivers"): {"operator", "support"},
     ("GET", "/v1/jobs"): {"operator", "support"},
     ("POST", "/v1/credentials"): {"operator", "administrator"},
@@ -49,7 +50,7 @@ async def client(api: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
 @pytest.fixture
 async def exports(client: httpx2.AsyncClient, world: PostgresWorld) -> dict[str, str]:
     """The identity of each tenant's export; the other tenants' are around the own one's, in the order of the list."""
-    await world.provision(OTHER, OWN, "end")
+    await world.provision(OTHER, OWN, "end", products=[{"name": "tasks", "version": "1"}])
     await world.do(*(ExportData(tenant_id=tenant_id) for tenant_id in (OTHER, OWN, "end")))
     listed = (await client.get("/v1/exports", headers=as_("operator"))).json()["items"]
     return {item["tenantId"]: item["exportId"] for item in listed}
@@ -63,7 +64,7 @@ async def test_a_route_is_for_its_roles_alone(client: httpx2.AsyncClient) -> Non
     assert {(method, path): await let_in(client, method, path) for method, path in RULES} == RULES
 
 
-@pytest.mark.parametrize("path", ["/v1/environments", "/v1/exports"])
+@pytest.mark.parametrize("path", ["/v1/environments", "/v1/deployments", "/v1/exports"])
 async def test_members_are_shown_what_is_their_tenants_and_of_others_what_is_there_of_none(
     client: httpx2.AsyncClient, exports: dict[str, str], path: str
 ) -> None:

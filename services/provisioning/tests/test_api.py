@@ -1,6 +1,5 @@
 import gzip
 from base64 import b64encode
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from secrets import token_hex
@@ -10,30 +9,16 @@ import asyncpg
 import httpx2
 import pytest
 
-from services.provisioning.api import routes
 from services.provisioning.drivers import AwsCredentials, Capacity, DriverUnavailableError, Environment, Inspection
 from services.provisioning.drivers.postgres.place import Partition
 from services.provisioning.exports import CHUNK_BYTES
 from services.provisioning.tests.support import ask, partitions
 from services.provisioning.tests.world import LIFETIME, PostgresWorld, undo_of
 from shared.clock import SystemClock
-from shared.contracts.provisioning import DecisionRecorded, ExportData, ReleaseEnvironment, ThrottleEnvironment
-from shared.http import create_api
-from shared.testing.decisions import changes_on
+from shared.contracts.provisioning import ExportData, ReleaseEnvironment, ThrottleEnvironment
 from shared.testing.three_services import asked
 
 KEY = "a-key-of-the-administrator"
-
-
-@pytest.fixture
-async def client(world: PostgresWorld) -> AsyncIterator[httpx2.AsyncClient]:
-    changes = changes_on(world.pool, DecisionRecorded, clock=world.clock)
-    router = routes(world.pool, changes=changes, **world.routed)
-    api = create_api("provisioning", routers=[router], admin_key=KEY, checks={}, version="1")
-    async with httpx2.AsyncClient(
-        transport=httpx2.ASGITransport(api), base_url="http://test", headers={"Authorization": f"Bearer {KEY}"}
-    ) as client:
-        yield client
 
 
 async def test_an_environment_is_shown_with_what_runs_in_it(client: httpx2.AsyncClient, world: PostgresWorld) -> None:
@@ -45,6 +30,7 @@ async def test_an_environment_is_shown_with_what_runs_in_it(client: httpx2.Async
     assert shown == {
         "environmentId": str(await world.pool.fetchval("SELECT environment_id FROM environment WHERE tenant_id = 'a'")),
         "tenantId": "a",
+        "product": None,
         "driver": "postgres",
         "isolation": "pool",
         "region": "local",
@@ -232,6 +218,8 @@ async def test_a_job_is_shown_with_how_far_it_is(client: httpx2.AsyncClient, wor
         "tenantId": "a",
         "workflowId": str(event.workflow_id),
         "step": "billing",
+        "asked": "provision",
+        "product": None,
         "operation": "provision",
         "lane": "postgres/pool",
         "state": "running",
@@ -320,7 +308,7 @@ async def test_a_malformed_request_for_credentials_is_refused(client: httpx2.Asy
     ("query", "name"),
     [({"tenantId": "no tenant"}, "tenantId"), ({"limit": "0"}, "limit"), ({"cursor": "made-up"}, "cursor")],
 )
-@pytest.mark.parametrize("path", ["/v1/environments", "/v1/exports", "/v1/jobs"])
+@pytest.mark.parametrize("path", ["/v1/environments", "/v1/deployments", "/v1/exports", "/v1/jobs"])
 async def test_a_malformed_query_is_refused_by_name(
     client: httpx2.AsyncClient, path: str, query: dict[str, str], name: str
 ) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from deploy.databases import DatabaseUrls
 from deploy.local.throwaway import FreshDatabases
+from services.provisioning.drivers import tenancy_of
 from services.provisioning.drivers.postgres import install, installing
 from services.provisioning.drivers.postgres.place import Partition
 from services.provisioning.tests.support import Application, bodies, partitions
@@ -275,6 +276,31 @@ async def test_a_table_that_a_migration_protects_is_walled_and_counted(applicati
     assert await application.driver.remove({"b": None}) == {"b": {"app.line": 2, "app.note": 1}}
 
 
+async def test_what_is_in_the_places_of_its_products_is_the_tenants(application: Application) -> None:
+    """Or the audit would call it left over, of a tenant that nobody knows."""
+    for isolation, product in (("pool", "p"), ("bridge", "b"), ("silo", "s")):
+        made = application.environment(tenancy_of("a", product), isolation, product=product)
+        await application.make(made)
+        session = await application.connect(await application.postgres.issue(made))
+        await session.execute("INSERT INTO note (body) VALUES ('kept')")
+    await application.tenants("a", "a-b")
+
+    assert await application.residue() == [
+        ("a", "app.note"),
+        ("a", "app.note:p"),
+        ("a", "tenancy.bridge:b"),
+        ("a", "tenancy.login"),
+        ("a", "tenancy.login:b"),
+        ("a", "tenancy.login:p"),
+        ("a", "tenancy.silo:s"),
+        ("a", "tenancy.tenant"),
+        ("a", "tenancy.tenant:p"),
+        ("a-b", "app.note"),
+        ("a-b", "tenancy.login"),
+        ("a-b", "tenancy.tenant"),
+    ]
+
+
 async def test_whoever_owns_the_tables_has_not_the_auditors_rights(application: Application) -> None:
     assert not await application.pool.fetchval(
         "SELECT bool_or(pg_has_role(rolname, 'USAGE')) FROM pg_roles WHERE rolname = current_database() || '_auditor'"
@@ -291,7 +317,12 @@ async def test_the_schema_is_installed_once_however_many_start_at_once(applicati
     assert sorted(installed) == [
         [],
         [],
-        ["provisioning/0001_pool.sql", "provisioning/0002_lifecycles.sql", "provisioning/0003_bridges_and_silos.sql"],
+        [
+            "provisioning/0001_pool.sql",
+            "provisioning/0002_lifecycles.sql",
+            "provisioning/0003_bridges_and_silos.sql",
+            "provisioning/0004_products.sql",
+        ],
     ]
     assert await install(application_urls.owner) == []
 

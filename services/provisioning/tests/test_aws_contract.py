@@ -11,17 +11,18 @@ from services.provisioning.drivers.aws import open_aws
 from services.provisioning.tests.aws_kit import AwsKit
 from services.provisioning.tests.cloud import Cloud
 from services.provisioning.tests.driver_contract import DriverContract
+from services.provisioning.tests.product_contract import ProductContract
 from shared.clock import SystemClock
 
 
-class TestPool(DriverContract):
+class TestPool(DriverContract, ProductContract):
     @pytest.fixture
     async def kit(self, cloud: Cloud) -> AsyncIterator[AwsKit]:
         async with open_aws(cloud.terms(silo=False), clock=SystemClock()) as driver:
             yield AwsKit(driver, cloud)
 
 
-class TestSilo(DriverContract):
+class TestSilo(DriverContract, ProductContract):
     @pytest.fixture
     async def kit(self, cloud: Cloud) -> AsyncIterator[AwsKit]:
         async with open_aws(cloud.terms(pool=False), clock=SystemClock()) as driver:

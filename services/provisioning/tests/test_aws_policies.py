@@ -1,6 +1,7 @@
 """Who reaches what on Amazon's infrastructure, by an evaluator of our own, since moto enforces none of it."""
 
 import base64
+import re
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from uuid import UUID
@@ -11,7 +12,8 @@ from botocore.credentials import Credentials
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from services.provisioning.drivers.aws import SiloTerms, names, policies
+from services.provisioning.drivers import parts_of, tenancy_of
+from services.provisioning.drivers.aws import AwsTerms, SiloTerms, names, policies
 from services.provisioning.drivers.aws.policies import Place
 from services.provisioning.drivers.aws.smtp import smtp_password
 from services.provisioning.tests.driver_contract import environment
@@ -21,6 +23,13 @@ PLACE = Place("123456789012", "eu-central-1", "tenants", "tenants-bucket")
 TABLE = PLACE.table_arn
 BUCKET = "arn:aws:s3:::tenants-bucket"
 TENANTS = st.text("abAB01_-", min_size=1, max_size=6)
+PRODUCTS = st.from_regex(r"[ab0][ab0._-]{0,4}", fullmatch=True)
+ENVIRONMENTS = st.builds(tenancy_of, TENANTS, st.none() | PRODUCTS)
+ANY_LENGTH = st.builds(
+    tenancy_of,
+    st.from_regex(r"[ab_-]{1,64}", fullmatch=True),
+    st.none() | st.from_regex(r"[ab][ab._-]{0,62}", fullmatch=True),
+)
 SILO = SiloTerms(
     management_role_arn="arn:aws:iam::123456789012:role/management",
     mail_prefix="aws",
@@ -47,7 +56,7 @@ def listing(prefix: str | None) -> Wish:
 
 
 class TestSession:
-    @given(TENANTS)
+    @given(ENVIRONMENTS)
     def test_a_tenant_reaches_what_is_its_own(self, tenant_id: str) -> None:
         rights = session_of(tenant_id)
 
@@ -57,11 +66,15 @@ class TestSession:
         assert allows(rights, of_object("PutObject", f"tenants/{tenant_id}/a/b"))
         assert allows(rights, listing(f"tenants/{tenant_id}/"))
 
-    @given(TENANTS, TENANTS, st.text("abAB01_-#/*?", max_size=8))
+    @given(ENVIRONMENTS, ENVIRONMENTS, st.text("abAB01_-#/*?:.!", max_size=8))
     @example("a", "a-b", "")
     @example("a", "a_b", "")
     @example("a", "aa", "#0")
     @example("a-b", "a", "")
+    @example("a", "a:b", "")
+    @example("a:b", "a", ":b/")
+    @example("a:b", "a:b-c", "")
+    @example("a:b", "b", "")
     def test_nothing_of_one_is_anything_of_another(self, own: str, other: str, rest: str) -> None:
         assume(own != other)
         rights = session_of(own)
@@ -72,13 +85,13 @@ class TestSession:
         assert not allows(rights, of_object("GetObject", f"{names.prefix(other)}{rest}"))
         assert not allows(rights, listing(f"{names.prefix(other)}{rest}"))
 
-    @given(TENANTS, st.text("ab01_-#/*?", max_size=8))
+    @given(ENVIRONMENTS, st.text("ab01_-#/*?:.!", max_size=8))
     def test_no_key_is_reached_that_a_removal_would_not_find(self, tenant_id: str, rest: str) -> None:
         key = f"{tenant_id}{rest}"
 
         assert allows(session_of(tenant_id), item("PutItem", key)) == (key in names.partitions(tenant_id))
 
-    @given(TENANTS)
+    @given(ENVIRONMENTS)
     def test_our_own_record_of_a_tenant_is_not_the_tenants(self, tenant_id: str) -> None:
         rights = session_of(tenant_id)
 
@@ -110,9 +123,37 @@ class TestSession:
 
         longest = Place("1" * 12, "ap-southeast-4", "t" * 60, "b" * 63, sends_mail=True)
 
-        assert len(dumps(policies.of_session(longest, "t" * 64))) <= 2048
+        for tenant_id in ("t" * 64, tenancy_of("t" * 64, "p" * 63)):
+            assert len(dumps(policies.of_session(longest, tenant_id))) <= 2048
 
-    @pytest.mark.parametrize("tenant_id", ["", "a#", "a/b", "*", "a?", "${aws:userid}", "ä"])
+    @given(ANY_LENGTH, ANY_LENGTH)
+    @example("t" * 64, tenancy_of("t" * 64, "p"))
+    @example(tenancy_of("t" * 30, "p" * 63), tenancy_of("t" * 30, "p" * 62))
+    @example(tenancy_of("t" * 64, "p" * 63), tenancy_of("t" * 64, "p" * 62 + "q"))
+    def test_however_long_it_is_called_nothing_of_one_environment_is_anything_of_another(
+        self, own: str, other: str
+    ) -> None:
+        assume(own != other)
+        rights = session_of(own)
+
+        assert allows(rights, item("GetItem", names.partitions(own)[0]))
+        assert allows(rights, of_object("GetObject", f"{names.prefix(own)}file"))
+        for key in (*names.partitions(other), names.record_partition(other)):
+            assert not allows(rights, item("GetItem", key))
+        assert not allows(rights, of_object("GetObject", f"{names.prefix(other)}file"))
+        assert not allows(rights, listing(names.prefix(other)))
+
+    @pytest.mark.parametrize("length", [2, 25, 31, 64])
+    def test_a_cut_key_is_no_other_ones_whole_key(self, length: int) -> None:
+        (cut, *_) = names.partitions(tenancy_of("t" * length, "p" * 63))
+
+        with pytest.raises(ValueError, match="character"):
+            names.partitions(cut.removesuffix("#0"))
+
+    @pytest.mark.parametrize(
+        "tenant_id",
+        ["", "a#", "a/b", "*", "a?", "${aws:userid}", "ä", "a:", ":a", "a:B", "a:.", "a:b:c", "a:b/c", "a:*", "a!b"],
+    )
     def test_what_is_no_tenants_id_gets_no_policy(self, tenant_id: str) -> None:
         with pytest.raises(ValueError, match="character"):
             policies.of_session(PLACE, tenant_id)
@@ -135,6 +176,7 @@ class TestClosing:
         assert not self._may("a", issued_at=self.NOW)
         assert not self._may("a", issued_at=self.NOW + timedelta(minutes=5))
         assert self._may("a-b", issued_at=self.NOW)
+        assert self._may("a:b", issued_at=self.NOW)
 
     def test_sessions_that_begin_after_a_moment_are_of_use(self) -> None:
         assert not self._may("a", issued_at=self.NOW - timedelta(seconds=1), before=self.NOW)
@@ -186,6 +228,37 @@ class TestNames:
         for name, longest in ((names.account_name, 50), (lambda each: names.email(SILO, each), 64)):
             assert name(first) != name(second)
             assert 6 <= len(name(first)) <= longest
+
+    def test_what_a_product_has_can_be_told_from_what_its_tenant_has(self) -> None:
+        own, products = environment("a", "silo"), environment("a:b.c", "silo", product="b.c")
+
+        tags = [names.tags(AwsTerms(installation="x", region="r"), each) for each in (own, products)]
+
+        assert [(each["tenure:tenant"], each.get("tenure:product")) for each in tags] == [("a", None), ("a", "b.c")]
+
+    @given(ANY_LENGTH, ANY_LENGTH)
+    @example("a:b", "a-b")
+    @example("a:b", "a_b")
+    @example("a" * 57, "a" * 58)
+    @example(tenancy_of("a" * 64, "b" * 57), tenancy_of("a" * 64, "b" * 58))
+    def test_sessions_and_policies_of_two_environments_never_have_the_same_name(self, one: str, another: str) -> None:
+        assume(one != another)
+        for name, longest in ((names.session_name, 64), (names.closing_policy, 128)):
+            assert name(one) != name(another)
+            assert re.fullmatch(rf"[\w+=,.@-]{{2,{longest}}}", name(one), re.ASCII)
+
+    @pytest.mark.parametrize("length", [2, 25, 64])
+    def test_a_cut_name_is_no_other_ones_whole_name(self, length: int) -> None:
+        cut = names.session_name(tenancy_of("t" * length, "p" * 63))
+
+        with pytest.raises(ValueError, match="character"):
+            names.session_name(cut.removeprefix("tenure-").replace("@", ":"))
+
+    @given(ANY_LENGTH)
+    def test_mail_reaches_whatever_an_account_is_called_after(self, tenant_id: str) -> None:
+        made = environment(tenant_id, "silo", product=parts_of(tenant_id)[1])
+
+        assert re.fullmatch(r"aws\+[\w-]+\.[0-9a-f]{12}@example\.org", names.email(SILO, made), re.ASCII)
 
     def test_an_account_after_a_closed_one_has_another_address(self) -> None:
         first = environment("a", "silo", environment_id=UUID(int=1))

@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from services.provisioning.drivers import Environment, Next, NoEnvironmentError, Refused, Task, ThrottledError
+from services.provisioning.drivers import (
+    Environment,
+    Next,
+    NoEnvironmentError,
+    Refused,
+    Task,
+    ThrottledError,
+    parts_of,
+)
 from services.provisioning.drivers.aws import Waits, open_aws
 from services.provisioning.tests.aws_kit import AwsKit, item, lent, works_with
 from services.provisioning.tests.cloud import BUCKET, POOL_ROLE, TABLE, Cloud
@@ -28,7 +36,7 @@ async def kit(cloud: Cloud, clock: ManualClock) -> AsyncIterator[AwsKit]:
 
 
 async def provisioned(kit: AwsKit, tenant_id: str) -> Environment:
-    job = Job(kit, "provision", environment(tenant_id, "pool"))
+    job = Job(kit, "provision", environment(tenant_id, "pool", product=parts_of(tenant_id)[1]))
     await job.finish()
     return job.environment
 
@@ -38,11 +46,14 @@ def role_policies(cloud: Cloud) -> list[str]:
     return [name for name in names if name.startswith("closed-")]
 
 
-@pytest.mark.parametrize("other", ["a-b", "a_b", "aa", "A"])
+@pytest.mark.parametrize(
+    ("own", "other"),
+    [("a", "a-b"), ("a", "a_b"), ("a", "aa"), ("a", "A"), ("a", "a:b"), ("a:b", "a"), ("a:b", "a:b-c")],
+)
 async def test_nobody_reaches_what_is_another_ones_however_similar_the_ids(
-    kit: AwsKit, cloud: Cloud, other: str
+    kit: AwsKit, cloud: Cloud, own: str, other: str
 ) -> None:
-    mine, others = await provisioned(kit, "a"), await provisioned(kit, other)
+    mine, others = await provisioned(kit, own), await provisioned(kit, other)
     await kit.keep(others, "secret")
     credentials = await kit.driver.issue(mine)
     items, objects = lent(cloud, credentials, "dynamodb"), lent(cloud, credentials, "s3")
@@ -102,6 +113,23 @@ async def test_what_was_issued_is_of_no_use_once_the_tenant_is_throttled_or_gone
     assert not works_with(cloud, credentials, made)
     with pytest.raises(NoEnvironmentError):
         await kit.driver.issue(made)
+
+
+async def test_what_was_issued_for_one_environment_is_of_use_when_another_of_the_tenant_is_throttled(
+    kit: AwsKit, cloud: Cloud
+) -> None:
+    own, products = await provisioned(kit, "a"), await provisioned(kit, "a:b")
+    lent_of_own, lent_of_products = await kit.driver.issue(own), await kit.driver.issue(products)
+
+    await Job(kit, "throttle", replace(products, is_throttled=True)).finish()
+    assert not works_with(cloud, lent_of_products, products)
+    assert works_with(cloud, lent_of_own, own)
+    assert role_policies(cloud) == ["closed-a@b"]
+
+    await Job(kit, "throttle", products).finish()
+    await Job(kit, "throttle", replace(own, is_throttled=True)).finish()
+    assert works_with(cloud, lent_of_products, products)
+    assert not works_with(cloud, lent_of_own, own)
 
 
 async def test_sessions_from_before_stay_useless_when_the_tenant_comes_again(

@@ -114,6 +114,17 @@ class TestMaking:
         (found,) = await kit.driver.inspect([made])
         assert found.products == {"notes": "1"}
 
+    async def test_a_product_has_an_account_with_a_domain_of_its_own(self, kit: AwsKit, cloud: Cloud) -> None:
+        cloud.plan.verified.add("notes.t.example.com")
+        wanted = {"mailDomain": "{product}.{tenantId}.example.com"}
+
+        made = await provisioned(kit, silo("T:notes", product="notes", parameters=wanted))
+
+        assert made.resources["mailDomain"] == "notes.t.example.com"
+        vpcs = cloud.within(made.resources["accountId"], "ec2").describe_vpcs(VpcIds=[made.resources["vpcId"]])["Vpcs"]
+        tags = {tag["Key"]: tag["Value"] for tag in vpcs[0]["Tags"]}
+        assert (tags["tenure:tenant"], tags["tenure:product"]) == ("T", "notes")
+
     async def test_every_step_may_be_done_twice(self, kit: AwsKit, cloud: Cloud) -> None:
         cloud.plan.verified.add(DOMAIN)
         cloud.plan.polls = 1
@@ -188,6 +199,7 @@ class TestMaking:
         [
             {"mailDomain": "no domain"},
             {"mailDomain": "{tenantId}.example.com"},
+            {"mailDomain": "{product}.example.com"},
             {"organizationalUnitId": "r-1"},
             {"quotas": [{"service": "ses"}]},
         ],

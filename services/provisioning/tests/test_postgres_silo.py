@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import shutil
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from deploy.databases import DatabaseUrls, database_url
 from deploy.local.throwaway import Server
 from services.provisioning.drivers import NoEnvironmentError, ThrottledError
+from services.provisioning.drivers.postgres import installing
 from services.provisioning.drivers.postgres import silo as siloing
 from services.provisioning.drivers.postgres.installing import Schema, install, run
 from services.provisioning.drivers.postgres.logins import LIFETIME, Address
@@ -24,7 +26,7 @@ from services.provisioning.drivers.postgres.pool import PostgresPool
 from services.provisioning.drivers.postgres.silo import PostgresSilos
 from services.provisioning.tests.support import Application
 from shared.clock import ManualClock, SystemClock
-from shared.postgres import Connection, MigrationError
+from shared.postgres import Connection, MigrationError, open_pool
 
 NO_LOGIN = (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError)
 
@@ -384,6 +386,32 @@ async def test_silos_have_the_teams_tables_and_follow_its_migrations(application
     await session.execute("INSERT INTO second (number) VALUES (1), (2)")
     await session.execute("INSERT INTO first (number) VALUES (1)")
     assert await new.remove("c") == {"app.first": 1, "app.note": 1, "app.second": 2}
+
+
+async def test_a_silo_of_the_release_before_has_our_new_migrations_too(
+    application_urls: DatabaseUrls, tmp_path: Path
+) -> None:
+    before = tmp_path / "provisioning" / "application"
+    shutil.copytree(installing.OURS, before)
+    (before / "0004_products.sql").unlink()
+    with mock.patch.object(installing, "OURS", before):
+        await install(application_urls.owner)
+        pool = await open_pool(application_urls.owner)
+        old = PostgresSilos(pool, url=application_urls.owner, clock=SystemClock(), schema=Schema())
+        await old.provision(Partition("a"))
+    application = Application(application_urls.owner, pool)
+
+    await install(application_urls.owner)
+
+    new = PostgresSilos(pool, url=application_urls.owner, clock=SystemClock(), schema=Schema())
+    session = await enter(application, new, "a")
+    inside = await asyncpg.connect(application_urls.owner, database=names(application).silo("a"))
+    rows = await inside.fetch("SELECT tenant_id, place FROM tenancy.live_record")
+    assert {tuple(row) for row in rows} == {("a", "tenancy.tenant"), ("a", "tenancy.login"), ("a", "app.note")}
+    assert "split_part" in await inside.fetchval("SELECT pg_get_viewdef('tenancy.live_record'::regclass)")
+    assert await session.fetchval("SELECT body FROM note") == "of a"
+    inside.terminate()
+    await application.close()
 
 
 async def test_a_template_is_made_once_however_many_start_at_once_and_nobody_gets_in(

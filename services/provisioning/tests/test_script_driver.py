@@ -93,6 +93,7 @@ async def test_it_reads_what_is_asked_as_one_document(program: Program, tmp_path
         "environment": {
             "environmentId": str(ENVIRONMENT_ID),
             "tenantId": "acme",
+            "product": None,
             "isolation": "silo",
             "region": "eu-central",
             "connections": 5,
@@ -104,6 +105,7 @@ async def test_it_reads_what_is_asked_as_one_document(program: Program, tmp_path
         "target": {
             "environmentId": str(ENVIRONMENT_ID),
             "tenantId": "acme",
+            "product": None,
             "isolation": "pool",
             "region": "local",
             "connections": None,
@@ -145,6 +147,7 @@ async def test_the_main_facts_are_variables_and_of_our_own_there_are_three_and_w
         "TENURE_OPERATION": "provision",
         "TENURE_STAGE": "wait",
         "TENURE_TENANT_ID": "acme",
+        "TENURE_PRODUCT": "",
         "TENURE_ENVIRONMENT_ID": str(ENVIRONMENT_ID),
         "TENURE_ISOLATION": "silo",
         "TENURE_REGION": "eu-central",
@@ -153,6 +156,19 @@ async def test_the_main_facts_are_variables_and_of_our_own_there_are_three_and_w
         "TENURE_PARAMETER_DISK_GB": "20",
         "TENURE_PARAMETER_HIGH_AVAILABILITY": "true",
     }
+
+
+async def test_it_is_told_of_which_product_an_environment_is(program: Program, tmp_path: Path) -> None:
+    told = f"cat > {tmp_path}/asked; echo $TENURE_TENANT_ID $TENURE_PRODUCT > {tmp_path}/said; echo '{{}}'"
+    of_product = replace(ACME, tenant_id="acme:notes", product="notes")
+
+    with capture_logs() as logs:
+        await driver(program(told)).provision([Task(environment=of_product)])
+
+    asked = json.loads((tmp_path / "asked").read_text())["environment"]
+    assert (asked["tenantId"], asked["product"]) == ("acme", "notes")
+    assert (tmp_path / "said").read_text() == "acme notes\n"
+    assert [(each["tenant_id"], each["product"]) for each in logs] == [("acme", "notes")]
 
 
 async def test_a_program_that_reads_nothing_is_none_the_worse_for_it(program: Program) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -158,6 +158,16 @@ async def test_what_is_asked_says_what_a_script_is_told_and_where_to_call_back(d
     assert asked["environment"] == asked["target"]
     assert asked["environment"]["resources"] == {"place": "here"}
     assert asked["callbackUrl"] == f"{ORIGIN}/v1/driver-callbacks/{desk.asked[0].headers['webhook-id']}"
+
+
+async def test_what_is_asked_says_of_which_product_an_environment_is(desk: Desk) -> None:
+    for environment in (ACME, replace(ACME, tenant_id="acme:notes", product="notes")):
+        noted = await desk.step(Task(environment=environment))
+        assert isinstance(noted, Next)
+        await desk.step(Task(environment=environment, stage=ASK, notes=noted.notes))
+
+    asked = [json.loads(each.content)["environment"] for each in desk.asked]
+    assert [(each["tenantId"], each["product"]) for each in asked] == [("acme", None), ("acme", "notes")]
 
 
 async def test_one_question_has_one_id_however_often_it_is_sent(desk: Desk) -> None:

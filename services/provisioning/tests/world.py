@@ -73,7 +73,8 @@ class World:
 
     def another_worker(self) -> Worker:
         """Return the worker of another replica."""
-        exporting = Exporting(Exports(self.pool, clock=self.clock, lifetime=LIFETIME))
+        exports = Exports(self.pool, clock=self.clock, lifetime=LIFETIME)
+        exporting = Exporting(self.pool, exports, self.drivers)
         calls = Calls(self.drivers, {"export": exporting.export, "discard": exporting.discard})
         settling = Settling(self.pool, self._dispatch, clock=self.clock)
         return Worker(self.pool, self.drivers, calls, settling, self.keep, clock=self.clock, ids=TimeOrderedIds())

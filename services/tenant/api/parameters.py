@@ -1,4 +1,4 @@
-"""What a tier says for whatever makes environments: JSON of a bounded size, in the driver's own words."""
+"""What tiers and products say for whatever makes environments: JSON of a bounded size, in the driver's own words."""
 
 import json
 from collections.abc import Mapping

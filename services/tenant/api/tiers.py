@@ -1,17 +1,18 @@
 """Tiers over HTTP: everybody who administers something reads them, system administrators change them."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Self
 
 import asyncpg
 from fastapi import APIRouter, Response
 from pydantic import Field
 
 from services.tenant.api.parameters import Parameters
+from services.tenant.api.placement import Driver, Isolation, Told, told
 from services.tenant.catalog import tiers
 from services.tenant.catalog.editing import Editing
 from services.tenant.queries import catalog as queries
-from shared.access import Role
+from shared.access import Principal, Role
 from shared.http import (
     DEFAULT_LIMIT,
     Asker,
@@ -33,7 +34,6 @@ from shared.text import Flag, Slug
 _READERS = permit(Role.SYSTEM_ADMIN, Role.CUSTOMER_SUPPORT, Role.TENANT_ADMIN)
 _EDITORS = permit(Role.SYSTEM_ADMIN)
 
-_Isolation: TypeAlias = Literal["pool", "bridge", "silo"]
 _Positive = Annotated[int, Field(strict=True, ge=1, le=2**31 - 1)]
 _Plenty = Annotated[int, Field(strict=True, ge=1, le=2**53 - 1)]
 _Quotas = Annotated[
@@ -42,9 +42,6 @@ _Quotas = Annotated[
 ]
 _Rank = Annotated[_Positive, Field(description="From the smallest tier to the largest; no two have the same.")]
 _Plan = Annotated[Slug, Field(description="Of billing's plans; an onboarding fails where it has no such plan.")]
-_Driver = Annotated[
-    Slug, Field(description="What makes environments; an onboarding fails where there is no such driver.")
-]
 _Region = Annotated[
     Slug | None, Field(description="Of a tenant that wants no other one; null is the installation's default.")
 ]
@@ -68,7 +65,7 @@ class Tier(Resource):
     isolation: str
     driver: str = Field(description="What makes environments.")
     region: str | None = Field(description="Of a tenant that wants no other one; null is the installation's default.")
-    parameters: dict[str, Any] = Field(description="For the driver, in its own words.")
+    parameters: Told
     connections: int | None = Field(
         description="How many database connections each login of an environment may hold; null is the default."
     )
@@ -81,9 +78,9 @@ class Tier(Resource):
     retired_at: datetime | None = Field(description="Cannot be taken from then on.")
 
     @classmethod
-    def of(cls, row: asyncpg.Record) -> Self:
-        """Make it from a row of `queries.tier`."""
-        return cls(**row)
+    def of(cls, row: asyncpg.Record, asker: Principal) -> Self:
+        """Make it from a row of `queries.tier`, as whoever asks may see it."""
+        return cls(**dict(row) | {"parameters": told(row["parameters"], asker)})
 
 
 class NewTier(RequestBody):
@@ -93,8 +90,8 @@ class NewTier(RequestBody):
     rank: _Rank
     plan: _Plan
     quotas: _Quotas
-    isolation: _Isolation
-    driver: _Driver = "postgres"
+    isolation: Isolation
+    driver: Driver = "postgres"
     region: _Region = None
     parameters: Parameters = Field(default_factory=dict)
     connections: _Connections = None
@@ -114,8 +111,8 @@ class TierDetails(RequestBody):
     rank: _Rank = Field(default_factory=int)
     plan: _Plan = Field(default_factory=str)
     quotas: _Quotas = Field(default_factory=dict)
-    isolation: _Isolation = Field(default_factory=lambda: "pool")
-    driver: _Driver = Field(default_factory=str)
+    isolation: Isolation = Field(default_factory=lambda: "pool")
+    driver: Driver = Field(default_factory=str)
     region: _Region = None
     parameters: Parameters = Field(default_factory=dict)
     connections: _Connections = None
@@ -140,21 +137,21 @@ def _reading_routes(pool: Pool) -> APIRouter:
     router = APIRouter(dependencies=[_READERS])
 
     @router.get("/v1/tiers")
-    async def list_tiers(limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Page[Tier]:
+    async def list_tiers(asker: Asker, limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Page[Tier]:
         """List tiers from the smallest to the largest, retired ones included."""
         (after,) = decode_cursor(cursor, int) or (0,)
         async with pool.acquire() as connection:
             rows = await queries.tiers(connection, after=after, limit=limit + 1)
-        return page(rows, limit=limit, item=Tier.of, key=lambda row: (row["rank"],))
+        return page(rows, limit=limit, item=lambda row: Tier.of(row, asker), key=lambda row: (row["rank"],))
 
     @router.get("/v1/tiers/{name}")
-    async def get_tier(name: Slug, response: Response) -> Tier:
+    async def get_tier(name: Slug, asker: Asker, response: Response) -> Tier:
         """Return one tier; its ETag is what a PATCH has to name."""
         async with pool.acquire() as connection:
             row = await queries.tier(connection, name)
         if row is None:
             raise tiers.unknown_tier(name)
-        return _shown(row, response)
+        return _shown(row, asker, response)
 
     return router
 
@@ -170,32 +167,32 @@ def _editing_routes(editing: Editing) -> APIRouter:
         if not is_new:
             response.status_code = 200
         response.headers["Location"] = f"/v1/tiers/{body.name}"
-        return _shown(row, response)
+        return _shown(row, asker, response)
 
     @router.patch("/v1/tiers/{name}", responses=problems(409))
     async def change_tier(name: Slug, body: TierDetails, asker: Asker, if_match: IfMatch, response: Response) -> Tier:
         """Change what a tier means. Tenants that are on it keep what it meant when they were put on it."""
         async with editing.by(asker) as edit:
             row = await tiers.change(edit, name, body.details(), if_match=if_match)
-        return _shown(row, response)
+        return _shown(row, asker, response)
 
     @router.post("/v1/tiers/{name}/retire", responses=problems(409))
     async def retire_tier(name: Slug, asker: Asker, response: Response) -> Tier:
         """Let a tier not be taken any more. Tenants that are on it stay on it; the default tier cannot be retired."""
         async with editing.by(asker) as edit:
             row = await tiers.retire(edit, name)
-        return _shown(row, response)
+        return _shown(row, asker, response)
 
     @router.post("/v1/tiers/{name}/reinstate")
     async def reinstate_tier(name: Slug, asker: Asker, response: Response) -> Tier:
         """Let a retired tier be taken again."""
         async with editing.by(asker) as edit:
             row = await tiers.reinstate(edit, name)
-        return _shown(row, response)
+        return _shown(row, asker, response)
 
     return router
 
 
-def _shown(row: asyncpg.Record, response: Response) -> Tier:
+def _shown(row: asyncpg.Record, asker: Principal, response: Response) -> Tier:
     response.headers["ETag"] = etag(row["edition"])
-    return Tier.of(row)
+    return Tier.of(row, asker)

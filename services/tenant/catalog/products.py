@@ -1,30 +1,46 @@
 """How products and their versions are published, changed, retired and reinstated."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import asyncpg
 
-from services.tenant.catalog.editing import Edit, conflict
+from services.tenant.catalog.editing import Edit, conflict, different
 from services.tenant.queries import catalog as queries
+from shared.audit import changed
 from shared.http import Problem, require_match
 from shared.postgres import Connection
 
+_TOLD = ("description", "plan", "isolation", "driver", "region", "parameters")
 
-async def create(edit: Edit, name: str, description: str) -> tuple[asyncpg.Record, bool]:
+
+async def create(edit: Edit, details: Mapping[str, Any]) -> tuple[asyncpg.Record, bool]:
     """Add a product, without versions, and return it and whether it is new: asking again changes nothing.
+
+    Args:
+        details: all of it, by the names of the columns.
 
     Raises:
         Problem: 409, there is another one of that name.
     """
+    name = details["name"]
     found = await queries.product(edit.connection, name)
-    if found is not None and (found["description"] != description or found["retired_at"] is not None):
+    if found is not None and (different(found, details) or found["retired_at"] is not None):
         raise conflict("product_exists", f"There is a product {name} already, and it is another one.", "/name")
-    if found is None:
-        await queries.add_product(edit.connection, name, description=description, now=edit.now)
-        edit.decided("product.created", _subject(name), after={"description": description})
-    return await known(edit.connection, name), found is None
+    if found is not None:
+        return found, False
+    await queries.add_product(edit.connection, details, now=edit.now)
+    row = await known(edit.connection, name)
+    _, after = changed({}, _told(row))
+    edit.decided("product.created", _subject(name), after=after)
+    return row, True
 
 
-async def change(edit: Edit, name: str, description: str | None, *, if_match: str | None) -> asyncpg.Record:
-    """Describe a product in other words, unless there are none.
+async def change(edit: Edit, name: str, details: Mapping[str, Any], *, if_match: str | None) -> asyncpg.Record:
+    """Change what a product is from now on, to those who take it from now on.
+
+    Args:
+        details: what is to be different, by the names of the columns.
 
     Raises:
         Problem: 404, 409, 412 or 428.
@@ -32,12 +48,14 @@ async def change(edit: Edit, name: str, description: str | None, *, if_match: st
     found = await known(edit.connection, name)
     require_match(if_match, found["edition"])
     _check_not_retired(found)
-    if description is None or description == found["description"]:
+    wanted = different(found, details)
+    if not wanted:
         return found
-    await queries.describe_product(edit.connection, name, description)
-    before, after = {"description": found["description"]}, {"description": description}
+    await queries.change_product(edit.connection, name, wanted)
+    row = await known(edit.connection, name)
+    before, after = changed(_told(found), _told(row))
     edit.decided("product.changed", _subject(name), before=before, after=after)
-    return await known(edit.connection, name)
+    return row
 
 
 async def retire(edit: Edit, name: str) -> asyncpg.Record:
@@ -141,3 +159,7 @@ def _check_not_retired(product: asyncpg.Record) -> None:
 
 def _subject(name: str) -> str:
     return f"product:{name}"
+
+
+def _told(row: asyncpg.Record) -> dict[str, Any]:
+    return {name: row[name] for name in _TOLD}

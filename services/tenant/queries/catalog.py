@@ -10,7 +10,8 @@ from shared.postgres import Connection
 
 # A product with the versions that can be taken; a statement continues after its FROM.
 _PRODUCT = """
-    SELECT product.name, product.description, product.edition, product.created_at, product.retired_at,
+    SELECT product.name, product.description, product.plan, product.isolation, product.driver, product.region,
+           product.parameters, product.edition, product.created_at, product.retired_at,
            (SELECT coalesce(array_agg(version ORDER BY number), '{}')
             FROM offered_version WHERE offered_version.product = product.name) AS versions
     FROM product
@@ -123,17 +124,34 @@ async def product(connection: Connection, name: str) -> asyncpg.Record | None:
     return await connection.fetchrow(_PRODUCT + "WHERE product.name = $1", name)
 
 
-async def add_product(connection: Connection, name: str, *, description: str, now: datetime) -> None:
-    """Add a product whose name nobody has."""
+async def add_product(connection: Connection, details: Mapping[str, Any], *, now: datetime) -> None:
+    """Add a product whose name nobody has; ``details`` are all of it, by the names of the columns."""
     await connection.execute(
-        "INSERT INTO product (name, description, created_at) VALUES ($1, $2, $3)", name, description, now
+        """
+        INSERT INTO product (name, description, plan, isolation, driver, region, parameters, created_at)
+        SELECT name, description, plan, isolation, driver, region, parameters, $2
+        FROM jsonb_populate_record(NULL::product, $1)
+        """,
+        details,
+        now,
     )
 
 
-async def describe_product(connection: Connection, name: str, description: str) -> None:
-    """Change the description of a product."""
+async def change_product(connection: Connection, name: str, details: Mapping[str, Any]) -> None:
+    """Change a product; what ``details`` do not name stays as it is."""
     await connection.execute(
-        "UPDATE product SET description = $2, edition = edition + 1 WHERE name = $1", name, description
+        """
+        UPDATE product
+        SET (description, plan, isolation, driver, region, parameters) = (
+                SELECT changed.description, changed.plan, changed.isolation, changed.driver, changed.region,
+                       changed.parameters
+                FROM jsonb_populate_record(product, $2) AS changed
+            ),
+            edition = edition + 1
+        WHERE name = $1
+        """,
+        name,
+        details,
     )
 
 

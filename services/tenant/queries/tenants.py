@@ -40,6 +40,9 @@ _REGISTER = """
         )
     ), judged AS MATERIALIZED (  -- or each use of the refusal would work it out again
         SELECT ask.*, meaning(offer) AS tier_meaning,
+               (SELECT coalesce(jsonb_object_agg(given.name, meaning(given)), '{}')
+                FROM jsonb_to_recordset(ask.products) AS wanted (name text)
+                JOIN product AS given ON given.name = wanted.name) AS product_meanings,
                CASE WHEN offer.name IS NULL THEN 'unknown_tier'
                     WHEN EXISTS (
                         SELECT FROM jsonb_to_recordset(ask.products) AS wanted (name text, version text)
@@ -67,15 +70,15 @@ _REGISTER = """
         ON CONFLICT DO NOTHING       -- the first keeps the name; a transaction in progress is waited for
         RETURNING tenant_id, version
     ), taken AS (
-        INSERT INTO tenant_product (tenant_id, product, version)
-        SELECT tenant_id, wanted.name, wanted.version
+        INSERT INTO tenant_product (tenant_id, product, version, meaning)
+        SELECT tenant_id, wanted.name, wanted.version, ranked.product_meanings -> wanted.name
         FROM registered
         JOIN ranked USING (tenant_id)
         CROSS JOIN jsonb_to_recordset(ranked.products) AS wanted (name text, version text)
         WHERE ranked.is_first
     )
     SELECT CASE WHEN registered.tenant_id IS NULL THEN coalesce(ranked.refusal, 'name_taken') END AS refusal,
-           registered.version, ranked.tier_meaning
+           registered.version, ranked.tier_meaning, ranked.product_meanings
     FROM ranked
     LEFT JOIN registered ON ranked.is_first AND registered.tenant_id = ranked.tenant_id
     ORDER BY position
@@ -89,9 +92,19 @@ _JUDGE = """
     ), judged AS MATERIALIZED (
         SELECT ask.tenant_id, ask.position, found.state, found.terms,
                found.version + 1 AS version,  -- which the granted one will have
-               CASE WHEN offer.name IS NULL THEN ask.wanted
-                    ELSE ask.wanted || jsonb_build_object('tier_meaning', meaning(offer))
-               END AS wanted,
+               ask.wanted
+               || CASE WHEN offer.name IS NULL THEN '{}'
+                       ELSE jsonb_build_object('tier_meaning', meaning(offer))
+                  END
+               || CASE WHEN NOT ask.wanted ? 'products' THEN '{}'
+                       ELSE jsonb_build_object('product_meanings', (  -- of what it has already, what it was given
+                           SELECT coalesce(jsonb_object_agg(given.name, coalesce(kept.meaning, meaning(given))), '{}')
+                           FROM jsonb_to_recordset(ask.wanted -> 'products') AS chosen (name text)
+                           JOIN product AS given ON given.name = chosen.name
+                           LEFT JOIN tenant_product AS kept
+                               ON kept.tenant_id = ask.tenant_id AND kept.product = given.name
+                       ))
+                  END AS wanted,
                CASE WHEN found.tenant_id IS NULL THEN 'unknown_tenant'
                     WHEN found.state <> ALL ($2::text[]) THEN 'wrong_state'
                     WHEN ask.wanted ? 'tier' AND offer.name IS NULL THEN 'unknown_tier'
@@ -134,7 +147,8 @@ async def register(connection: Connection, asks: Sequence[RegisterTenant], *, no
 
     Returns:
         For each ask, in order: ``refusal`` (None, ``unknown_tier``, ``unknown_product``, ``duplicate_product`` or
-        ``name_taken``), the ``tier_meaning`` that the tenant keeps, and the ``version`` of the record.
+        ``name_taken``), the ``tier_meaning`` and, by the names of the products, the ``product_meanings`` that the
+        tenant keeps, and the ``version`` of the record.
     """
     return await connection.fetch(
         _REGISTER,
@@ -218,7 +232,8 @@ async def judge(
     Returns:
         For each, in order: ``refusal`` (None, ``unknown_tenant``, ``wrong_state``, ``unknown_tier``, ``same_tier``,
         ``unknown_product``, ``duplicate_product`` or ``name_taken``), ``state`` and ``terms`` as they are, and
-        ``wanted`` with the ``tier_meaning`` of a tier; ``version`` is the one that `write_terms` gives it.
+        ``wanted`` with the ``tier_meaning`` of a tier and the ``product_meanings`` of products, which those that the
+        tenant has already keep; ``version`` is the one that `write_terms` gives it.
     """
     asks = [{"tenant_id": tenant_id, "wanted": terms} for tenant_id, terms in wanted.items()]
     return await connection.fetch(_JUDGE, asks, states)
@@ -236,15 +251,15 @@ async def write_terms(connection: Connection, terms: Mapping[str, Terms], *, now
         WITH target AS (
             SELECT * FROM jsonb_to_recordset($1) AS target (
                 tenant_id text, state text, tier text, tier_meaning jsonb, customer_name text, name_key text,
-                expiration date, products jsonb
+                expiration date, products jsonb, product_meanings jsonb
             )
         ), given_up AS (
             DELETE FROM tenant_product USING target
             WHERE tenant_product.tenant_id = target.tenant_id
               AND NOT target.products @> jsonb_build_array(jsonb_build_object('name', tenant_product.product))
         ), taken AS (
-            INSERT INTO tenant_product (tenant_id, product, version)
-            SELECT target.tenant_id, chosen.name, chosen.version
+            INSERT INTO tenant_product (tenant_id, product, version, meaning)
+            SELECT target.tenant_id, chosen.name, chosen.version, target.product_meanings -> chosen.name
             FROM target CROSS JOIN jsonb_to_recordset(target.products) AS chosen (name text, version text)
             ON CONFLICT (tenant_id, product) DO UPDATE SET version = excluded.version
                 WHERE tenant_product.version <> excluded.version

@@ -138,6 +138,25 @@ async def test_operators_see_every_tenant(client: httpx2.AsyncClient) -> None:
         assert config.json()["tenantId"] == OTHER
 
 
+@pytest.mark.parametrize("path", ["/v1/tiers", "/v1/products"])
+async def test_what_the_catalog_says_for_drivers_is_told_to_operators_alone(
+    client: httpx2.AsyncClient, pool: Pool, path: str
+) -> None:
+    table, name = ("tier", "free") if path == "/v1/tiers" else ("product", "notes")
+    await pool.execute(f"UPDATE {table} SET parameters = $1 WHERE name = $2", {"account": "4711"}, name)
+
+    shown = {}
+    for who in ("operator", "support", "visitor", "administrator", "reader"):
+        one = await client.get(f"{path}/{name}", headers=as_(who))
+        listed = await client.get(path, headers=as_(who))
+        (of_list,) = [each for each in listed.json()["items"] if each["name"] == name]
+        assert of_list == one.json()
+        shown[who] = one.json().pop("parameters")
+
+    assert {who for who, parameters in shown.items() if parameters == {"account": "4711"}} == {"operator", "support"}
+    assert {who for who, parameters in shown.items() if parameters is None} == {"visitor", "administrator", "reader"}
+
+
 async def test_support_that_acts_in_a_tenant_cannot_look_at_all_of_them(client: httpx2.AsyncClient) -> None:
     assert (await client.get("/v1/tenants", headers=as_("visitor"))).json()["code"] == "forbidden"
 

@@ -14,6 +14,7 @@ from shared.contracts.tenant import (
     CancelOffboarding,
     ChangeProducts,
     ChangeTier,
+    LicensedProduct,
     LiftSuspension,
     OffboardingBegun,
     OffboardingCancelled,
@@ -49,6 +50,8 @@ from shared.testing import eventually
 NOTES_1 = {"name": "notes", "version": "1.0"}
 NOTES_2 = {"name": "notes", "version": "2.0"}
 CHESS = {"name": "chess", "version": "1.0"}
+MEANING: dict[str, Any] = {"plan": None, "isolation": None, "driver": "postgres", "region": None, "parameters": {}}
+"""What a product means of which nothing is said."""
 
 UNDOS: dict[type[Ask], type[Ask]] = {
     SuspendTenant: LiftSuspension,
@@ -71,6 +74,11 @@ def product_change(tenant_id: str, *products: dict[str, str]) -> ChangeProducts:
 def update(tenant_id: str, customer_name: str = "Bolt", *products: dict[str, str]) -> UpdateTenant:
     details = {"customer_name": customer_name, "expiration": "2031-12-31", "products": products}
     return UpdateTenant.model_validate({"tenant_id": tenant_id} | details)
+
+
+def licensed(*products: dict[str, str]) -> tuple[LicensedProduct, ...]:
+    """Return products of which the catalog says nothing."""
+    return tuple(LicensedProduct.model_validate(product) for product in products)
 
 
 async def put_into(pool: Pool, state: str, *tenant_ids: str) -> None:
@@ -99,7 +107,9 @@ async def record(pool: Pool, tenant_id: str = "t1") -> dict[str, Any]:
     assert row is not None
     counted = {"version", "updated_at"}
     details = {name: value for name, value in row.items() if name not in counted}
-    return details | {"products": await products_of(pool, tenant_id)}
+    rows = await pool.fetch("SELECT product, meaning FROM tenant_product WHERE tenant_id = $1", tenant_id)
+    meanings = {row["product"]: row["meaning"] for row in rows}
+    return details | {"products": await products_of(pool, tenant_id), "product_meanings": meanings}
 
 
 async def version(pool: Pool, tenant_id: str = "t1") -> int:
@@ -145,11 +155,23 @@ STARTS: dict[str, tuple[str, Ask, Fact]] = {
             connections=50,
         ),
     ),
-    "change products": ("active", product_change("t1", NOTES_2), ProductsChanged(tenant_id="t1")),
-    "take none": ("active", product_change("t1"), ProductsChanged(tenant_id="t1")),
-    "update active": ("active", update("t1", "Bolt", NOTES_2), TenantUpdated(tenant_id="t1")),
-    "update suspended": ("suspended", update("t1", "Bolt"), TenantUpdated(tenant_id="t1")),
-    "keep the name": ("active", update("t1", "ACME", NOTES_1), TenantUpdated(tenant_id="t1")),
+    "change products": (
+        "active",
+        product_change("t1", NOTES_2),
+        ProductsChanged(tenant_id="t1", products=licensed(NOTES_2)),
+    ),
+    "take none": ("active", product_change("t1"), ProductsChanged(tenant_id="t1", products=())),
+    "update active": (
+        "active",
+        update("t1", "Bolt", NOTES_2),
+        TenantUpdated(tenant_id="t1", products=licensed(NOTES_2)),
+    ),
+    "update suspended": ("suspended", update("t1", "Bolt"), TenantUpdated(tenant_id="t1", products=())),
+    "keep the name": (
+        "active",
+        update("t1", "ACME", NOTES_1),
+        TenantUpdated(tenant_id="t1", products=licensed(NOTES_1)),
+    ),
 }
 """Every change: the state in which it finds the tenant, the ask, and the answer."""
 
@@ -643,4 +665,5 @@ async def test_before_images_are_json(pool: Pool) -> None:
         "name_key": "acme",
         "expiration": None,
         "products": [NOTES_1],
+        "product_meanings": {"notes": MEANING},
     }

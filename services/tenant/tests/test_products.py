@@ -13,6 +13,16 @@ from shared.postgres import Pool
 from shared.testing.decisions import decided
 
 CHESS = {"name": "chess", "description": "A game.\nFor two."}
+FULL_CHESS = {
+    **CHESS,
+    "plan": "standard",
+    "isolation": "silo",
+    "driver": "script",
+    "region": "eu-west-1",
+    "parameters": {"size": "large", "boards": [8, 8]},
+}
+REST: dict[str, Any] = {"plan": None, "isolation": None, "driver": "postgres", "region": None, "parameters": {}}
+"""What a product is of which nothing of this is said."""
 
 
 async def told(pool: Pool) -> list[tuple[str, str, Details | None, Details | None]]:
@@ -34,7 +44,7 @@ async def test_a_product_can_be_taken_as_soon_as_it_has_a_version(
 
     when = clock.now().isoformat().replace("+00:00", "Z")
     assert (created.status_code, created.headers["Location"]) == (201, "/v1/products/chess")
-    assert created.json() == {**CHESS, "versions": [], "createdAt": when, "retiredAt": None}
+    assert created.json() == {**CHESS, **REST, "versions": [], "createdAt": when, "retiredAt": None}
     assert (published.status_code, published.json()) == (201, {"version": "1.0", "createdAt": when, "retiredAt": None})
     assert await offered(office, "chess") == ["1.0"]
     notes = CatalogProduct(name="notes", versions=("1.0", "2.0"))
@@ -44,14 +54,29 @@ async def test_a_product_can_be_taken_as_soon_as_it_has_a_version(
     ]
     assert (await announced(pool))[-1].revision == await revision(pool)
     assert await told(pool) == [
-        ("product.created", "product:chess", None, {"description": CHESS["description"]}),
+        (
+            "product.created",
+            "product:chess",
+            None,
+            {"description": CHESS["description"], "driver": "postgres", "parameters": {}},
+        ),
         ("product.version_published", "product:chess", None, {"version": "1.0"}),
     ]
 
 
+async def test_a_product_is_created_with_all_that_can_be_said(office: Office, pool: Pool) -> None:
+    answer = await office.post("/v1/products", FULL_CHESS)
+
+    assert answer.status_code == 201
+    assert answer.json() == FULL_CHESS | {"versions": [], "createdAt": answer.json()["createdAt"], "retiredAt": None}
+    assert (await office.get("/v1/products/chess")).json() == answer.json()
+    ((action, _, _, after),) = await told(pool)
+    assert (action, after) == ("product.created", {name: FULL_CHESS[name] for name in FULL_CHESS.keys() - {"name"}})
+
+
 async def test_whoever_asks_for_the_same_again_gets_it_and_nothing_is_told(office: Office, pool: Pool) -> None:
     asks: list[tuple[str, dict[str, Any]]] = [
-        ("/v1/products", CHESS),
+        ("/v1/products", FULL_CHESS),
         ("/v1/products/chess/versions", {"version": "1.0"}),
     ]
     first = [(await office.post(*ask)).json() for ask in asks]
@@ -65,8 +90,12 @@ async def test_whoever_asks_for_the_same_again_gets_it_and_nothing_is_told(offic
     assert (await revision(pool), len(await told(pool)), len(await announced(pool))) == (before, 2, 2)
 
 
-async def test_another_product_of_the_same_name_is_refused(office: Office) -> None:
-    answer = await office.post("/v1/products", {"name": "notes", "description": "Another one."})
+@pytest.mark.parametrize("difference", [{"description": "Another one."}, {"plan": "free"}, {"parameters": {"a": 1}}])
+async def test_another_product_of_the_same_name_is_refused(office: Office, difference: dict[str, Any]) -> None:
+    notes = {"name": "notes", "description": (await office.get("/v1/products/notes")).json()["description"]}
+    assert (await office.post("/v1/products", notes)).status_code == 200
+
+    answer = await office.post("/v1/products", notes | difference)
 
     assert (answer.status_code, answer.json()["code"]) == (409, "product_exists")
     assert [error["pointer"] for error in answer.json()["errors"]] == ["/name"]
@@ -80,6 +109,14 @@ async def test_another_product_of_the_same_name_is_refused(office: Office) -> No
         ("/v1/products", {"name": "chess", "description": " "}, "/description"),
         ("/v1/products", {"name": "chess", "description": "x" * 2001}, "/description"),
         ("/v1/products", CHESS | {"versions": ["1.0"]}, "/versions"),
+        ("/v1/products", CHESS | {"plan": "no plan"}, "/plan"),
+        ("/v1/products", CHESS | {"isolation": "island"}, "/isolation"),
+        ("/v1/products", CHESS | {"driver": "../script"}, "/driver"),
+        ("/v1/products", CHESS | {"driver": None}, "/driver"),
+        ("/v1/products", CHESS | {"region": "EU West"}, "/region"),
+        ("/v1/products", CHESS | {"parameters": {"size": 1.5}}, "/parameters"),
+        ("/v1/products", CHESS | {"parameters": {"text": "x" * 16_384}}, "/parameters"),
+        ("/v1/products", CHESS | {"parameters": None}, "/parameters"),
         ("/v1/products/notes/versions", {"version": "3.0 beta"}, "/version"),
         ("/v1/products/notes/versions", {"version": 3}, "/version"),
         ("/v1/products/notes/versions", {}, "/version"),
@@ -120,6 +157,45 @@ async def test_a_product_is_described_in_other_words(office: Office, pool: Pool)
         )
     ]
     assert len(await announced(pool)) == 1
+
+
+async def test_what_a_change_does_not_name_stays(office: Office, pool: Pool) -> None:
+    created = (await office.post("/v1/products", FULL_CHESS)).json()
+    change: dict[str, Any] = {"isolation": None, "region": None, "parameters": {"size": "small"}}
+
+    answer = await office.patch("/v1/products/chess", change, '"1"')
+
+    assert (answer.status_code, answer.headers["ETag"]) == (200, '"2"')
+    assert answer.json() == created | change == (await office.get("/v1/products/chess")).json()
+    assert (await told(pool))[-1] == (
+        "product.changed",
+        "product:chess",
+        {"isolation": "silo", "region": "eu-west-1", "parameters": FULL_CHESS["parameters"]},
+        {"parameters": {"size": "small"}},
+    )
+    assert [each.revision for each in await announced(pool)][-1] == await revision(pool)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"plan": "no plan"},
+        {"isolation": "island"},
+        {"driver": None},
+        {"region": ""},
+        {"parameters": {"n": 2**53}},
+        {"name": "go"},
+    ],
+    ids=str,
+)
+async def test_a_change_to_a_bad_value_is_refused_by_the_name_of_its_field(
+    office: Office, pool: Pool, body: dict[str, Any]
+) -> None:
+    answer = await office.patch("/v1/products/notes", body)
+
+    assert answer.status_code == 422
+    assert [error["pointer"] for error in answer.json()["errors"]] == [f"/{name}" for name in body]
+    assert await told(pool) == []
 
 
 async def test_what_is_offered_of_a_product_is_part_of_its_edition(office: Office) -> None:

@@ -22,6 +22,7 @@ TERMS: dict[str, Any] = {
     "name_key": "acme",
     "expiration": None,
     "products": [{"name": "notes", "version": "2.0"}],
+    "product_meanings": {"notes": {}},
 }
 
 
@@ -156,7 +157,7 @@ async def test_products_are_listed_by_name_with_the_versions_that_can_be_taken(c
 
 
 HOT: dict[str, Callable[[Connection], Awaitable[Any]]] = {
-    "register": lambda connection: queries.register(connection, [ask("new", tier="free")], now=NOW),
+    "register": lambda connection: queries.register(connection, [ask("new", tier="free", products=[NOTES_1])], now=NOW),
     "move": lambda connection: queries.move(connection, ["t1", "t2"], ACTIVATE, now=NOW),
     "deregister": lambda connection: queries.deregister(connection, ["t1", "t2"]),
     "tenant": lambda connection: queries.tenant(connection, "t1"),

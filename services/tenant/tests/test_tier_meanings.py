@@ -74,7 +74,7 @@ async def test_a_registration_tells_what_the_changed_tier_means(office: Office, 
     await changed(office)
 
     assert await register(pool, ask("t1", tier="standard")) == [
-        TenantRegistered(tenant_id="t1", **MEANS, usage_plan=plan(1, 1, None))
+        TenantRegistered(tenant_id="t1", **MEANS, usage_plan=plan(1, 1, None), products=())
     ]
 
 

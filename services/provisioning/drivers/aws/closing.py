@@ -1,24 +1,22 @@
 """Sessions that are of no use any more although they have not expired.
 
-A session of a role cannot be ended. But each one of a tenant bears its id as a tag, and a policy of the role can deny
-everything to those that do. It is needed no longer than sessions last.
+A session of a role cannot be ended. But each one bears what sets its environment apart as a tag, and a policy of the
+role can deny everything to those that do. It is needed no longer than sessions last.
 """
 
 from datetime import datetime
 
 import orjson
 
-from services.provisioning.drivers.aws import policies
+from services.provisioning.drivers.aws import names, policies
 from services.provisioning.drivers.aws.calls import Caller
 from services.provisioning.drivers.aws.roles import LIFETIME
 from services.provisioning.drivers.aws.terms import Waits
 from shared.clock import Clock
 
-_PREFIX = "closed-"
-
 
 class Closing:
-    """Closes and opens what sessions of one role there are of a tenant.
+    """Closes and opens what sessions of one role there are in a tenant's environment; see `Environment.tenant_id`.
 
     Args:
         role: its name.
@@ -36,11 +34,11 @@ class Closing:
 
     async def open(self, tenant_id: str) -> None:
         """Let all sessions of a tenant be of use that have not expired."""
-        await self._remove(_PREFIX + tenant_id)
+        await self._remove(names.closing_policy(tenant_id))
 
     async def forget(self, tenant_id: str) -> None:
         """Let sessions be of use that begin from now on, and of those before no one that was closed."""
-        if await self._find(_PREFIX + tenant_id) is not None:
+        if await self._find(names.closing_policy(tenant_id)) is not None:
             await self._put(tenant_id, before=self._clock.now())
 
     async def sweep(self) -> int:
@@ -49,7 +47,7 @@ class Closing:
         old = self._clock.now() - LIFETIME - self._waits.settled - self._waits.spread
         swept = 0
         for name in answer["PolicyNames"]:
-            if name.startswith(_PREFIX) and await self._is_older(name, old):
+            if name.startswith(names.CLOSED_SESSIONS) and await self._is_older(name, old):
                 await self._remove(name)
                 swept += 1
         return swept
@@ -70,7 +68,7 @@ class Closing:
             "iam",
             "put_role_policy",
             RoleName=self._role,
-            PolicyName=_PREFIX + tenant_id,
+            PolicyName=names.closing_policy(tenant_id),
             PolicyDocument=orjson.dumps(document).decode(),
         )
 

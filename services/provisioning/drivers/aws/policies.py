@@ -1,6 +1,7 @@
 """Who may do what, in Amazon's words: pure functions that return policies.
 
-A tenant's keys are all named one by one and its paths end with a slash: nothing of ``a`` is anything of ``a-b``.
+A tenant's keys are all named one by one and its paths end with a slash: nothing of ``a`` is anything of ``a-b``, and
+nothing of a tenant's own environment anything of ``a:b``, that of a product.
 """
 
 from collections.abc import Mapping, Sequence

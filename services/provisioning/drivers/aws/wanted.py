@@ -72,7 +72,9 @@ def wanted_of(environment: Environment) -> Wanted:
 def _domain(template: str | None, environment: Environment) -> str | None:
     if template is None:
         return None
-    domain = template.replace("{tenantId}", environment.tenant_id.lower())
+    domain = template.replace("{tenantId}", environment.owner.lower())
+    if environment.product is not None:
+        domain = domain.replace("{product}", environment.product)
     if not _DOMAIN.fullmatch(domain):
         raise UnusableParametersError(f"The parameter `mailDomain` makes no domain for this tenant: {domain[:100]}.")
     return domain

@@ -3,6 +3,7 @@
 A partition can be open, throttled or on its way out. What is done to many is one statement.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class Kind:
     issue: str
 
 
-class Partitions:
+class Partitions(ABC):
     """All partitions of one kind in one database.
 
     Args:
@@ -75,9 +76,9 @@ class Partitions:
         self._address = Address(url)
         self._clock = clock
 
+    @abstractmethod
     def schema_of(self, tenant_id: str) -> str:
         """Return the schema in which a tenant's rows are."""
-        raise NotImplementedError
 
     async def provision(self, partitions: Sequence[Partition]) -> None:
         """Make a partition for each tenant, in one statement; one that was on its way out goes first."""

@@ -1,0 +1,87 @@
+"""How the subscriptions of a batch are read before they change, and what is different is written afterwards."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import TypeVar
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from services.billing import queries
+from services.billing.charging import Ledger, Subscription
+from services.billing.final_invoice import Stretch
+from shared.contracts.base import Ask
+from shared.messaging.subscriptions import Restoration
+from shared.postgres import Connection
+
+Prices = Mapping[str, Mapping[str, Decimal]]
+"""What plans cost, by plan and currency."""
+
+Image = TypeVar("Image", bound=BaseModel)
+
+
+async def read(connection: Connection, messages: Sequence[Ask | Restoration]) -> Ledger:
+    """Lock what the batch's tenants are charged for, and return it."""
+    tenant_ids = [message.tenant_id for message in messages]
+    await queries.lock_subscriptions(connection, tenant_ids)
+    rows = await queries.standing_subscriptions(connection, tenant_ids)
+    return Ledger(map(Subscription.of, rows))
+
+
+async def stretches(connection: Connection, ledger: Ledger) -> Mapping[UUID, Sequence[Stretch]]:
+    """Return, by subscription, what was charged and is over."""
+    found: dict[UUID, list[Stretch]] = {}
+    for row in await queries.charged_periods(connection, ledger.subscription_ids):
+        stretch = Stretch(row["plan"], row["amount"], row["started_at"], row["ended_at"], row["product"])
+        found.setdefault(row["subscription_id"], []).append(stretch)
+    return found
+
+
+def last_end(stretches: Iterable[Stretch]) -> datetime | None:
+    """Return when the last of them was over; None without any."""
+    return max((each.ended_at for each in stretches), default=None)
+
+
+async def prices(connection: Connection, plans: Iterable[str]) -> Prices:
+    """Return what these plans cost, those that there are."""
+    amounts: dict[str, dict[str, Decimal]] = {}
+    for row in await queries.prices(connection, sorted(set(plans))):
+        amounts.setdefault(row["plan"], {})[row["currency"]] = row["amount"]
+    return amounts
+
+
+async def bring_back(
+    connection: Connection,
+    restorations: Sequence[Restoration],
+    image: type[Image],
+    restore: Callable[[Ledger, str, Image], None],
+) -> None:
+    """Bring back what each ask of a batch had found, if there is something to bring back.
+
+    Args:
+        image: what the before-images are.
+    """
+    befores = [(each.tenant_id, image.model_validate(each.before)) for each in restorations if each.before is not None]
+    if not befores:
+        return
+    ledger = await read(connection, restorations)
+    for tenant_id, before in befores:
+        restore(ledger, tenant_id, before)
+    await write(connection, ledger)
+
+
+async def write(connection: Connection, ledger: Ledger) -> None:
+    """Write what is different."""
+    if ledger.changed:
+        await queries.save_subscriptions(connection, ledger.changed)
+    if ledger.added:
+        await queries.add_licences(connection, ledger.added)
+    if ledger.removed:
+        await queries.remove_licences(connection, ledger.removed)
+    if ledger.forgotten:
+        await queries.forget_charged_periods(connection, ledger.forgotten)
+    if ledger.withdrawn_drafts:
+        await queries.delete_drafts(connection, ledger.withdrawn_drafts)
+    if ledger.closed:
+        await queries.add_charged_periods(connection, ledger.closed)
