@@ -301,6 +301,9 @@ PUBLISHES = (
     contracts.ExportDiscarded,
     contracts.EnvironmentRemoved,
     contracts.StepProgressed,
+    contracts.MailReported,
+    contracts.MailSendingPaused,
+    contracts.MailSendingResumed,
     contracts.ApiKeysUsed,
     contracts.DecisionRecorded,
 )

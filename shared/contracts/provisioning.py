@@ -1,5 +1,6 @@
 """All one can ask of the provisioning service, and all it tells."""
 
+from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
@@ -285,6 +286,52 @@ class StepProgressed(Fact):
 
     stage: Words
     detail: Words | None = None
+
+
+class MailReported(Fact):
+    """So much has happened to the tenant's mails that was not told before.
+
+    Attributes:
+        hour: in which it happened: the hour's beginning, in UTC.
+        counts: how much, by event: ``send``, ``delivery``, ``permanent_bounce``, ``transient_bounce``, ``complaint``,
+            ``suppression``, ``reject``, ``rendering_failure``, ``delivery_delay``, ``open``, ``click``,
+            ``subscription``.
+    """
+
+    hour: datetime
+    counts: dict[str, int]
+
+
+class MailSendingPaused(Fact):
+    """What came of the tenant's mails was over a limit: it can send none until an operator lets it again.
+
+    Attributes:
+        code: what was over it: ``bounce_rate`` or ``complaint_rate``.
+        sends: to how many recipients mail was sent in the time that was looked at.
+        bounces: how many of these bounced for good.
+        complaints: how many complained.
+        limit_percent: of sends, for what the code names.
+        hours: how far back was looked.
+        occurred_at: when it was decided; the account follows within moments.
+    """
+
+    code: str
+    sends: int
+    bounces: int
+    complaints: int
+    limit_percent: float
+    hours: int
+    occurred_at: datetime
+
+
+class MailSendingResumed(Fact):
+    """An operator lets the tenant send mail again.
+
+    Attributes:
+        occurred_at: when it was decided; the account follows within moments.
+    """
+
+    occurred_at: datetime
 
 
 class ApiKeysUsed(KeysUsed):
