@@ -38,6 +38,9 @@ FOR_OUTSIDERS = {
     onboarding.StepFailed,
     onboarding.StepRetried,
     onboarding.TenantExpiring,
+    onboarding.MailCounted,
+    onboarding.TenantMailPaused,
+    onboarding.TenantMailResumed,
 }
 """What is told on the status exchange, where nobody of the system listens."""
 

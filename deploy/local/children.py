@@ -22,10 +22,12 @@ _FIRST_WAIT = 0.5
 _LONGEST_WAIT = 30.0
 _HEALTHY_SECONDS = 30.0
 _PASSED_ON = (
-    *("PATH", "LANG", "LC_ALL", "TZ"),
+    *("PATH", "HOME", "LANG", "LC_ALL", "TZ"),
     *("TENURE_LOG_FORMAT", "TENURE_LOG_LEVEL", "TENURE_REGIONS", "TENURE_POOL_GATEWAY_URL"),
     *("TENURE_ISSUER", "TENURE_MAIL_FROM", "TENURE_APPLICATION_MIGRATIONS"),
 )
+_ASKING_AMAZON = {"identity", "provisioning"}  # boto3 looks for credentials among what begins with `AWS_`
+_PASSED_TO_SCRIPTS = "TENURE_PROVISIONING_SCRIPT_PASS"
 _SERVERS = ("_DATABASE_URL", "_AMQP_URL")  # which of them a service uses is told it by the stack
 
 
@@ -95,12 +97,7 @@ class Child:
 
     def _environment(self) -> dict[str, str]:
         """Return all that the process may know: what every program needs, its own settings, its own logins."""
-        prefix = f"TENURE_{self.name.upper()}_"
-        settings = {
-            name: value
-            for name, value in os.environ.items()
-            if name in _PASSED_ON or (name.startswith(prefix) and not name.endswith(_SERVERS))
-        }
+        settings = {name: value for name, value in os.environ.items() if self._is_told(name)}
         if self.ends == 0 and "TENURE_FAIL" in os.environ:
             settings["TENURE_FAIL"] = os.environ["TENURE_FAIL"]  # one failure is asked for, not one after each start
         return {
@@ -109,8 +106,16 @@ class Child:
             "PYTHONPATH": str(_ROOT),
             **settings,
             **self._told,
-            f"{prefix}PORT": str(self.port),
+            f"TENURE_{self.name.upper()}_PORT": str(self.port),
         }
+
+    def _is_told(self, variable: str) -> bool:
+        """Tell whether the process may know a variable of ours: what all do, its own, and what its own ones name."""
+        if variable.startswith("AWS_"):
+            return self.name in _ASKING_AMAZON
+        is_its_own = variable.startswith(f"TENURE_{self.name.upper()}_") and not variable.endswith(_SERVERS)
+        for_scripts = os.environ.get(_PASSED_TO_SCRIPTS, "") if self.name == "provisioning" else ""
+        return is_its_own or variable in {*_PASSED_ON, *map(str.strip, for_scripts.split(","))}
 
     async def _ended(self) -> int:
         assert self._process is not None

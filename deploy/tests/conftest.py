@@ -17,6 +17,15 @@ from deploy.local.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
+OF_THE_OPERATOR = {
+    "AWS_PROFILE": "an-operators-own",
+    "TENURE_PROVISIONING_SCRIPT_PASS": "TF_PLUGIN_CACHE_DIR, KUBECONFIG",
+    "TF_PLUGIN_CACHE_DIR": "/var/cache/an-operators-own",
+    "KUBECONFIG": "/etc/an-operators-own",
+    "VAULT_TOKEN": "an-operators-secret",
+}
+"""What an operator has set beside what Tenure asks for; some of it is for drivers."""
+
 Runner = Callable[..., AbstractContextManager["subprocess.Popen[str]"]]
 
 
@@ -86,7 +95,7 @@ def installation() -> Iterator[Up]:
     """One running installation for all tests of the commands around it, each service a process of its own."""
     parent = Path(tempfile.mkdtemp(prefix="tenure-test-"))
     parent.chmod(0o755)
-    up = Up(parent / "data", "--processes")
+    up = Up(parent / "data", "--processes", **OF_THE_OPERATOR)
     up.wait_for("Ctrl-C stops it.")
     yield up
     try:

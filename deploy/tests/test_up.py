@@ -16,7 +16,7 @@ from deploy.local.installation import onboarding_command, wanted_port
 from deploy.local.ports import PortTakenError
 from deploy.local.secrets import load_or_create
 from deploy.local.system import SERVICES
-from deploy.tests.conftest import ROOT, Up, environment_of
+from deploy.tests.conftest import OF_THE_OPERATOR, ROOT, Up, environment_of
 from shared.testing import eventually
 
 pytestmark = pytest.mark.broker
@@ -80,6 +80,23 @@ def test_each_process_is_told_its_own_logins_and_nothing_else(installation: Up) 
         assert not [password for password in (*others, *owners, secrets.broker_deploy) if password in told]
         assert ("TENURE_APPLICATION_DATABASE_URL" in told) == (service == "provisioning")
         assert "TENURE_DATA_DIR" not in told
+
+
+def test_only_services_that_ask_amazon_are_told_how(installation: Up) -> None:
+    told = {service for service, pid in children(installation).items() if "AWS_PROFILE" in environment_in(pid)}
+    assert told == {"identity", "provisioning"}
+
+
+def test_of_an_operators_other_variables_only_those_for_scripts_reach_the_service_that_runs_scripts(
+    installation: Up,
+) -> None:
+    told = {
+        service: {name for name, value in environment_in(pid).items() if OF_THE_OPERATOR.get(name) == value}
+        for service, pid in children(installation).items()
+    }
+    own = {"AWS_PROFILE", "TENURE_PROVISIONING_SCRIPT_PASS", "TF_PLUGIN_CACHE_DIR", "KUBECONFIG"}
+    assert told.pop("provisioning") == own
+    assert all(names <= {"AWS_PROFILE"} for names in told.values()), told
 
 
 def test_every_common_setting_of_a_service_reaches_its_process() -> None:
@@ -228,6 +245,12 @@ def children(up: Up) -> dict[str, int]:
         for pid, command in commands.items()
         if len(command) > 2 and command[2].startswith(b"services.")
     }
+
+
+def environment_in(pid: int) -> dict[str, str]:
+    """Return what a process was told, as the kernel knows it."""
+    told = Path(f"/proc/{pid}/environ").read_text(encoding="utf-8")
+    return dict(line.split("=", 1) for line in told.split("\0") if line)
 
 
 def family_of(up: Up) -> list[str]:

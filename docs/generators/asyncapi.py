@@ -32,7 +32,7 @@ its undo has come first; the answer carries the ask's `id` as its `causationid` 
 
 Everybody outside binds a queue to `{STATUS_EXCHANGE}`. There, one AMQP message is one event in CloudEvents binary mode:
 attributes in `ce-` headers, data in the body. The first word of the routing key says what it is: `status`, `error` and
-`retry` of a workflow, `warning` of a contract's end.
+`retry` of a workflow, `warning` of a contract's end or of mails that bounce, `mail` of what becomes of mails.
 
 Delivery is at least once: a repeated delivery has the same `id`. Within a major version, the `v1` at the end of a
 type, messages only gain optional fields; ignore those that you do not know.
@@ -152,8 +152,8 @@ def _outside_channels() -> Document:
 
 
 def _topic(message: type[Message]) -> str:
-    """Return the first word of the routing key outside, which also names the channel."""
-    return (outside_key(message) or "").partition(".")[0]
+    """Return the words of the routing key outside that stay the same, which also name the channel."""
+    return "-".join(word for word in (outside_key(message) or "").split(".") if not word.startswith("<"))
 
 
 def _parameters(key: str) -> list[str]:
@@ -168,6 +168,7 @@ def _parameter(name: str) -> Document:
         "kind": {"description": "The kind of workflow.", "enum": list(kinds)},
         "status": {"description": "The workflow's new status.", "enum": list(get_args(WorkflowState))},
         "step": {"description": "The step of the workflow.", "enum": list(steps)},
+        "event": {"description": "What happened to mails, such as `send` or `permanent_bounce`."},
         "tenantId": {"description": "The tenant."},
     }
     return {**words[name], "location": f"$message.payload#/{name}"}

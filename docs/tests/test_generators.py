@@ -1,7 +1,7 @@
 import json
 import re
 from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -18,18 +18,20 @@ from docs.generators import PAGES
 from docs.generators.catalogue import title_of
 from services.onboarding.engine import Engine
 from services.onboarding.expiration import Expirations, Terms
+from services.onboarding.handlers import relay_mail
 from services.onboarding.lifecycles import CURRENT
 from services.onboarding.lifecycles.onboard import ONBOARD
 from services.onboarding.saga import Started
 from services.onboarding.storage import Stored
 from services.onboarding.workflow import planned
 from shared.clock import SystemClock
-from shared.contracts import CATALOGUE, SERVICES, Ask, tenant
+from shared.contracts import CATALOGUE, SERVICES, Ask, Message, provisioning, tenant
 from shared.ids import TimeOrderedIds
 from shared.messaging import outbox
 from shared.messaging.event import Event, Outgoing
 from shared.messaging.topology import STATUS_EXCHANGE, exchanges
 
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ROOT = Path(__file__).resolve().parents[2]
 REQUEST = {"customerName": "Zürich Äpfel", "adminEmails": ["a@example.org"], "tier": "free"}
 
@@ -202,7 +204,34 @@ def test_the_warning_of_a_contracts_end_is_documented_as_it_is_told(asyncapi: di
     expirations = Expirations(kernel, intake, Terms(warning=timedelta(days=14), grace=timedelta(days=30)))
     account = {"tenant_id": str(kernel.ports.ids.new()), "expiration": date(2027, 1, 1)}
 
-    _assert_documented(expirations._warning(account, SystemClock().now()), asyncapi, channel="warning")
+    _assert_documented(expirations._warning(account, SystemClock().now()), asyncapi, channel="warning-expiration")
+
+
+@pytest.mark.parametrize(
+    ("fact", "channel"),
+    [
+        (provisioning.MailReported(tenant_id="t", hour=NOON, counts={"permanent_bounce": 1}), "mail"),
+        (
+            provisioning.MailSendingPaused(
+                tenant_id="t", code="bounce_rate", sends=9, bounces=9, complaints=0, limit_percent=8, hours=24,
+                occurred_at=NOON,
+            ),
+            "warning-mail",
+        ),
+        (provisioning.MailSendingResumed(tenant_id="t", occurred_at=NOON), "mail-resumed"),
+    ],
+    ids=["counted", "paused", "resumed"],
+)  # fmt: skip
+async def test_what_is_said_of_mails_is_documented_as_it_is_told(
+    asyncapi: dict[str, Any], fact: Message, channel: str
+) -> None:
+    ids: Any = TimeOrderedIds()
+    connection: Any = None
+    event = Event(ids.new(), "provisioning", NOON, fact)
+
+    (told,) = await relay_mail(connection, [event], clock=SystemClock(), ids=ids)
+
+    _assert_documented(told, asyncapi, channel=channel)
 
 
 def _assert_documented(told: Outgoing, asyncapi: dict[str, Any], *, channel: str) -> None:

@@ -9,14 +9,14 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from services.metrics import audit, queries
-from services.metrics.queries import EntryFilter
+from services.metrics.queries import EntryFilter, UsageFilter
 from shared.access import Role
 from shared.contracts.base import INSTALLATION
 from shared.http import DEFAULT_LIMIT, Asker, Cursor, Limit, Page, Resource, decode_cursor, page, permit
 from shared.postgres import Pool
 from shared.text import Identifier, Instant, Text
 
-PATHS = ("/v1/meters", "/v1/quotas", "/v1/audit")
+PATHS = ("/v1/meters", "/v1/usage", "/v1/quotas", "/v1/audit")
 
 _READERS = permit(Role.SYSTEM_ADMIN, Role.CUSTOMER_SUPPORT, Role.TENANT_ADMIN)
 _ADMINISTRATORS = permit(Role.SYSTEM_ADMIN, Role.TENANT_ADMIN)
@@ -53,6 +53,20 @@ class Quota(Resource):
     def of(cls, row: asyncpg.Record) -> Self:
         """Make it from a row of `queries.quotas_of_tenant`."""
         return cls(meter=row["meter"], limit=row["limit_value"], unit=row["unit"], enforcement=row["enforcement"])
+
+
+class Usage(Resource):
+    """What a tenant has used of a meter in a while."""
+
+    meter: str
+    unit: str
+    since: datetime = Field(alias="from", description="The beginning of the hour, the day or the month, in UTC.")
+    quantity: str = Field(description="In the unit of the meter; a decimal number.")
+
+    @classmethod
+    def of(cls, row: asyncpg.Record) -> Self:
+        """Make it from a row of `queries.usage`."""
+        return cls(meter=row["meter"], unit=row["unit"], since=row["since"], quantity=f"{row['quantity']:f}")
 
 
 class AuditEntry(Resource):
@@ -127,6 +141,7 @@ def routes(pool: Pool) -> APIRouter:
     """Return every route of the service."""
     router = APIRouter()
     router.include_router(_meter_routes(pool))
+    router.include_router(_usage_routes(pool))
     router.include_router(_quota_routes(pool))
     router.include_router(_audit_routes(pool))
     return router
@@ -142,6 +157,35 @@ def _meter_routes(pool: Pool) -> APIRouter:
         async with pool.acquire() as connection:
             rows = await queries.meters(connection, after=after, limit=limit + 1)
         return page(rows, limit=limit, item=Meter.of, key=lambda row: (row["name"],))
+
+    return router
+
+
+def _usage_routes(pool: Pool) -> APIRouter:
+    router = APIRouter(tags=["usage"])
+
+    @router.get("/v1/usage", dependencies=[_ADMINISTRATORS])
+    async def list_usage(
+        *,
+        asker: Asker,
+        tenant_id: Annotated[Identifier, Query(alias="tenantId")],
+        meter: Annotated[Text | None, Query(description="Only of this one.")] = None,
+        since: Annotated[
+            Instant | None, Query(alias="from", description="Only hours that begin then or later.")
+        ] = None,
+        until: Annotated[Instant | None, Query(alias="to", description="Only hours that begin before.")] = None,
+        window: Annotated[Literal["hour", "day", "month"], Query(description="What is added up, in UTC.")] = "hour",
+        limit: Limit = DEFAULT_LIMIT,
+        cursor: Cursor = None,
+    ) -> Page[Usage]:
+        """List what a tenant has used, by time and meter; where nothing was used there is no item."""
+        wanted = UsageFilter(asker.narrowed(tenant_id), meter, since, until)
+        after = decode_cursor(cursor, datetime, str)
+        async with pool.acquire() as connection:
+            rows = await queries.usage(
+                connection, wanted, window=window, after=(after[0], after[1]) if after else None, limit=limit + 1
+            )
+        return page(rows, limit=limit, item=Usage.of, key=lambda row: (row["since"], row["meter"]))
 
     return router
 

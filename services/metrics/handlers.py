@@ -1,5 +1,6 @@
 """What the metrics service does when it is asked. The last lines list all it hears and all it says."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from shared.contracts import Fact, identity, onboarding, provisioning, tenant
 from shared.contracts import metrics as contracts
 from shared.contracts.base import Decision
 from shared.messaging.event import Event, Outgoing
-from shared.messaging.subscriptions import Changed, Restoration, Subscriptions, change, do, follow, restore, undo
+from shared.messaging.subscriptions import Changed, Restoration, Subscriptions, change, do, follow, hear, restore, undo
 from shared.postgres import Connection
 
 
@@ -47,7 +48,7 @@ def _no_meter(names: Sequence[str]) -> str:
 
 
 async def untrack_tenants(connection: Connection, asks: Sequence[contracts.UntrackTenant]) -> Sequence[Fact]:
-    """Forget each tenant and its quotas; for a tenant that is not tracked there is nothing to do."""
+    """Forget each tenant, its quotas and its usage; for a tenant that is not tracked there is nothing to do."""
     tenant_ids = [ask.tenant_id for ask in asks]
     await queries.lock_tenants(connection, tenant_ids)
     await queries.delete_quotas(connection, tenant_ids)
@@ -112,15 +113,49 @@ async def purge_metrics(connection: Connection, asks: Sequence[contracts.PurgeMe
     tenant_ids = [ask.tenant_id for ask in asks]
     await queries.lock_tenants(connection, tenant_ids)
     quotas = await queries.delete_quotas(connection, tenant_ids)
+    hours = await queries.delete_usage(connection, tenant_ids)
     tracked = await queries.delete_tracked_tenants(connection, tenant_ids)
     return [
         contracts.MetricsPurged(
             tenant_id=tenant_id,
             # Taken out, so that what an ask deleted is not counted again for a second one.
-            deleted={"quotas": quotas.pop(tenant_id, 0), "tracked_tenants": tracked.pop(tenant_id, 0)},
+            deleted={
+                "quotas": quotas.pop(tenant_id, 0),
+                "usage_hours": hours.pop(tenant_id, 0),
+                "tracked_tenants": tracked.pop(tenant_id, 0),
+            },
         )
         for tenant_id in tenant_ids
     ]
+
+
+MAIL_METERS = {
+    "send": "mail_sends",
+    "delivery": "mail_deliveries",
+    "permanent_bounce": "mail_permanent_bounces",
+    "transient_bounce": "mail_transient_bounces",
+    "suppression": "mail_suppressions",
+    "reject": "mail_rejects",
+    "rendering_failure": "mail_rendering_failures",
+    "complaint": "mail_complaints",
+    "delivery_delay": "mail_delivery_delays",
+    "open": "mail_opens",
+    "click": "mail_clicks",
+    "subscription": "mail_subscriptions",
+}
+"""Which meter counts what happens to tenants' mails."""
+
+
+async def meter_mail(connection: Connection, facts: Sequence[provisioning.MailReported]) -> Sequence[Fact]:
+    """Add what became of tenants' mails to their usage; of tenants that are not tracked nothing is kept."""
+    used: Counter[queries.Hour] = Counter()
+    for fact in facts:
+        for event, count in fact.counts.items():
+            if event in MAIL_METERS:
+                used[queries.Hour(fact.tenant_id, MAIL_METERS[event], fact.hour)] += count
+    tracked = set(await queries.lock_tenants(connection, {key.tenant_id for key in used}))
+    await queries.add_usage(connection, {key: count for key, count in used.items() if key.tenant_id in tracked})
+    return []
 
 
 async def record_decisions(connection: Connection, events: Sequence[Event], *, clock: Clock) -> Sequence[Outgoing]:
@@ -139,6 +174,7 @@ SUBSCRIPTIONS: Subscriptions = {
     contracts.ChangeQuotas: change(change_quotas),
     contracts.RestoreQuotas: restore(restore_quotas),
     contracts.PurgeMetrics: do(purge_metrics),
+    provisioning.MailReported: hear(meter_mail),
     **{owner.DecisionRecorded: follow(record_decisions) for owner in (onboarding, tenant, identity, provisioning)},
     **replica.SUBSCRIPTIONS,
 }

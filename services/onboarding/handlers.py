@@ -1,7 +1,8 @@
 """What onboarding does with what the other services tell.
 
 It asks whatever a step of a lifecycle asks, and hears whatever answers that; `services.onboarding.lifecycles` says
-what that is. Of a step that takes long it hears how far it is.
+what that is. Of a step that takes long it hears how far it is. What becomes of tenants' mails it says on to everybody
+outside.
 """
 
 from collections.abc import Sequence
@@ -12,11 +13,14 @@ from services.onboarding.engine import Answer, Engine
 from services.onboarding.lifecycles import DEFINITIONS
 from services.onboarding.saga import Input, Progressed, Refused, Succeeded, Undone
 from shared.access import replica
+from shared.clock import Clock
 from shared.contracts import CATALOGUE, onboarding, provisioning, tenant
 from shared.contracts.base import Ask, Fact, Message, Refusal
+from shared.ids import Ids
 from shared.messaging.barrier import key_of
 from shared.messaging.event import Event, Outgoing
 from shared.messaging.subscriptions import Subscriptions, follow, hear
+from shared.messaging.topology import STATUS_EXCHANGE
 from shared.postgres import Connection
 
 
@@ -50,6 +54,39 @@ async def keep_catalog(connection: Connection, facts: Sequence[tenant.CatalogPub
     return []
 
 
+async def relay_mail(_: Connection, events: Sequence[Event], *, clock: Clock, ids: Ids) -> Sequence[Outgoing]:
+    """Tell everybody outside what became of tenants' mails."""
+
+    def tell(key: str, fact: Fact, cause: Event) -> Outgoing:
+        event = Event(ids.new(), fact.owner, clock.now(), fact, causation_id=cause.id)
+        return Outgoing(event.id, STATUS_EXCHANGE, f"{key}.{fact.tenant_id}", event.encode())
+
+    return [tell(key, fact, event) for event in events for key, fact in _of_mail(event)]
+
+
+def _of_mail(event: Event) -> list[tuple[str, Fact]]:
+    """Return what is said outside, each with the beginning of its key."""
+    match event.message:
+        case provisioning.MailReported(tenant_id=tenant_id, hour=hour, counts=counts):
+            return [
+                (
+                    f"mail.{name}",
+                    onboarding.MailCounted(
+                        tenant_id=tenant_id, event=name, count=count, hour=hour, occurred_at=event.time
+                    ),
+                )
+                for name, count in counts.items()
+            ]
+        case provisioning.MailSendingPaused() as paused:
+            return [("warning.mail", onboarding.TenantMailPaused(**paused.model_dump()))]
+        case provisioning.MailSendingResumed() as resumed:
+            return [("mail.resumed", onboarding.TenantMailResumed(**resumed.model_dump()))]
+    raise LookupError(event.type)
+
+
+_OF_MAIL = (provisioning.MailReported, provisioning.MailSendingPaused, provisioning.MailSendingResumed)
+
+
 def _asks() -> list[type[Ask]]:
     """Name whatever the steps of all lifecycles ask, each with what takes it back."""
     steps = [each for definition in DEFINITIONS.values() for each in definition.steps.values()]
@@ -65,6 +102,7 @@ SUBSCRIPTIONS: Subscriptions = {
     tenant.CatalogPublished: hear(keep_catalog),
     **{fact: follow(continue_workflows) for fact in _answers()},
     provisioning.StepProgressed: follow(continue_workflows),
+    **{fact: follow(relay_mail) for fact in _OF_MAIL},
     **replica.SUBSCRIPTIONS,
 }
 PUBLISHES: tuple[type[Message], ...] = (
@@ -73,6 +111,9 @@ PUBLISHES: tuple[type[Message], ...] = (
     onboarding.StepFailed,
     onboarding.StepRetried,
     onboarding.TenantExpiring,
+    onboarding.MailCounted,
+    onboarding.TenantMailPaused,
+    onboarding.TenantMailResumed,
     onboarding.ApiKeysUsed,
     onboarding.DecisionRecorded,
 )

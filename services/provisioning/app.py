@@ -1,10 +1,10 @@
 """How the provisioning service is put together; the only place that constructs."""
 
 import functools
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 from services.provisioning.api import PATHS, routes
 from services.provisioning.drivers import Lender
@@ -25,6 +25,7 @@ from services.provisioning.jobs.calls import Calls
 from services.provisioning.jobs.exporting import Exporting
 from services.provisioning.jobs.settling import Settling
 from services.provisioning.jobs.worker import Worker
+from services.provisioning.mail import Applying, Reader, Recorder, Reporter, open_queue
 from services.provisioning.settings import ProvisioningSettings
 from services.provisioning.sweeping import sweep_every_minute
 from shared.changes import Changes
@@ -34,6 +35,8 @@ from shared.postgres import Pool
 from shared.service import VERSION, Kernel, Ports, Service, open_kernel, patiently
 
 _APPLICATION_POOL = 12
+
+_Background: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 
 @asynccontextmanager
@@ -54,9 +57,10 @@ async def build(settings: ProvisioningSettings, ports: Ports) -> AsyncIterator[S
             drivers.add(await opened.enter_async_context(_webhook(settings, ports, callbacks)))
         if (terms := settings.aws_terms()) is not None:
             drivers.add(await opened.enter_async_context(open_aws(terms, clock=ports.clock)))
+        changes = Changes(kernel, DecisionRecorded)
+        mail = opened.enter_context(_mail(settings, kernel, drivers, changes))
         worker = _worker(kernel, drivers, settings)
         kernel.consumer.on_commit = worker.wake
-        changes = Changes(kernel, DecisionRecorded)
         api = create_api(
             "provisioning",
             routers=[
@@ -66,6 +70,7 @@ async def build(settings: ProvisioningSettings, ports: Ports) -> AsyncIterator[S
                     drivers_=drivers,
                     callbacks=callbacks,
                     keys=_keys(settings),
+                    limits=settings.mail_limits(),
                     clock=ports.clock,
                 )
             ],
@@ -79,7 +84,7 @@ async def build(settings: ProvisioningSettings, ports: Ports) -> AsyncIterator[S
             PATHS,
             api,
             kernel,
-            background=[worker.run, *_sweepers(kernel, drivers, callbacks)],
+            background=[worker.run, *mail, *_sweepers(kernel, drivers, callbacks)],
             shutdown_seconds=settings.shutdown_seconds,
         )
 
@@ -134,6 +139,25 @@ def _keys(settings: ProvisioningSettings) -> Keys:
     return Keys(()) if secrets is None else Keys.of(secrets.get_secret_value())
 
 
+@contextmanager
+def _mail(
+    settings: ProvisioningSettings, kernel: Kernel, drivers: Drivers, changes: Changes
+) -> Iterator[list[_Background]]:
+    """Return what hears of mails and acts on it; nothing where no queue is told of."""
+    terms, clock = settings.aws_terms(), kernel.ports.clock
+    if terms is None or settings.aws_mail_queue_url is None:
+        yield []
+        return
+    recorder = Recorder(kernel.pool, clock=clock)
+    with open_queue(terms, settings.aws_mail_queue_url) as queue:
+        yield [
+            Reader(queue, recorder, clock=clock).run,
+            Reporter(changes, settings.mail_limits(), clock=clock).run,
+            Applying(kernel.pool, drivers, clock=clock).run,
+            functools.partial(sweep_every_minute, "mail", recorder.sweep, clock),
+        ]
+
+
 def _worker(kernel: Kernel, drivers: Drivers, settings: ProvisioningSettings) -> Worker:
     clock, ids = kernel.ports.clock, kernel.ports.ids
     exports = Exports(kernel.pool, clock=clock, lifetime=timedelta(days=settings.export_lifetime_days))
@@ -143,9 +167,7 @@ def _worker(kernel: Kernel, drivers: Drivers, settings: ProvisioningSettings) ->
     return Worker(kernel.pool, drivers, calls, settling, kernel.relay.send, clock=clock, ids=ids)
 
 
-def _sweepers(
-    kernel: Kernel, drivers: Drivers, callbacks: PostgresCallbacks
-) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+def _sweepers(kernel: Kernel, drivers: Drivers, callbacks: PostgresCallbacks) -> list[_Background]:
     clock = kernel.ports.clock
     sweeps: dict[str, Callable[[], Coroutine[Any, Any, int]]] = {
         "exports": functools.partial(sweep_exports, kernel.pool, clock),

@@ -1,10 +1,12 @@
 """What the provisioning service is told of Amazon's infrastructure; an installation without any has no such driver."""
 
+from datetime import timedelta
 from typing import Self
 
 from pydantic import Field, model_validator
 
 from services.provisioning.drivers.aws import AwsTerms, PoolTerms, SiloTerms
+from services.provisioning.mail import Limits
 from shared.settings import ServiceSettings
 
 _POOL = ("aws_pool_table", "aws_pool_bucket", "aws_pool_role_arn")
@@ -33,6 +35,11 @@ class AwsSettings(ServiceSettings):
         aws_organizational_unit_id: where accounts are whose tier names no other one.
         aws_topic_arn: the SNS topic that hears of all mails of all tenants.
         aws_network: the addresses of each account's own network.
+        aws_mail_queue_url: the SQS queue that is subscribed to that topic; without it nothing is made of mails.
+        aws_mail_hours: how far back is looked at what came of a tenant's mails.
+        aws_mail_bounce_limit: per cent of what it sends that may bounce for good before its sending is paused.
+        aws_mail_complaint_limit: per cent of what it sends that somebody may complain about before.
+        aws_mail_least_sends: fewer sends count as so many.
     """
 
     aws_region: str | None = Field(default=None, pattern=r"^[a-z]{2}(-[a-z]+)+-\d$")
@@ -46,6 +53,11 @@ class AwsSettings(ServiceSettings):
     aws_organizational_unit_id: str | None = Field(default=None, pattern=r"^ou-[a-z0-9-]+$")
     aws_topic_arn: str | None = Field(default=None, pattern=r"^arn:aws:sns:\S+$")
     aws_network: str = "10.0.0.0/16"
+    aws_mail_queue_url: str | None = Field(default=None, pattern=r"^https?://\S+$")
+    aws_mail_hours: int = Field(default=24, ge=1, le=168)
+    aws_mail_bounce_limit: float = Field(default=8.0, gt=0, le=100)
+    aws_mail_complaint_limit: float = Field(default=0.4, gt=0, le=100)
+    aws_mail_least_sends: int = Field(default=500, ge=1)
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -56,6 +68,8 @@ class AwsSettings(ServiceSettings):
         has_any = any(getattr(self, name) is not None for name in (*_POOL, *_SILO))
         if has_any != (self.aws_region is not None):
             raise ValueError(f"{_variable('aws_region')} is set together with those of a pool, of silos, or of both")
+        if self.aws_mail_queue_url is not None and self.aws_topic_arn is None:
+            raise ValueError(f"{_variable('aws_mail_queue_url')} needs {_variable('aws_topic_arn')}")
         return self
 
     def aws_terms(self) -> AwsTerms | None:
@@ -68,6 +82,15 @@ class AwsSettings(ServiceSettings):
             endpoint_url=self.aws_endpoint_url,
             pool=None if self.aws_pool_table is None else PoolTerms(**self._given(_POOL, "aws_pool_")),
             silo=None if self.aws_topic_arn is None else self._silo(),
+        )
+
+    def mail_limits(self) -> Limits:
+        """Return what may come of a tenant's mails before its sending is paused."""
+        return Limits(
+            window=timedelta(hours=self.aws_mail_hours),
+            bounces=self.aws_mail_bounce_limit,
+            complaints=self.aws_mail_complaint_limit,
+            least_sends=self.aws_mail_least_sends,
         )
 
     def _silo(self) -> SiloTerms:

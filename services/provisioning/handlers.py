@@ -300,6 +300,9 @@ PUBLISHES = (
     contracts.EnvironmentRemoved,
     contracts.ProductsRemoved,
     contracts.StepProgressed,
+    contracts.MailReported,
+    contracts.MailSendingPaused,
+    contracts.MailSendingResumed,
     contracts.ApiKeysUsed,
     contracts.DecisionRecorded,
 )

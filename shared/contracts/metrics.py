@@ -79,7 +79,7 @@ class MetricsPurged(Fact):
     """Nothing of the tenant is metered or kept.
 
     Attributes:
-        deleted: how many ``quotas`` and ``tracked_tenants``.
+        deleted: how many ``quotas``, ``usage_hours`` and ``tracked_tenants``.
     """
 
     answers = PurgeMetrics

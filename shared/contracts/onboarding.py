@@ -96,6 +96,62 @@ class TenantExpiring(Fact):
     occurred_at: datetime
 
 
+class MailCounted(Fact):
+    """So much has happened to a tenant's mails that was not told before.
+
+    Routing key on ``tenure.status``: ``mail.<event>.<tenantId>``.
+
+    Attributes:
+        event: what happened: ``send``, ``delivery``, ``permanent_bounce``, ``transient_bounce``, ``complaint``,
+            ``suppression``, ``reject``, ``rendering_failure``, ``delivery_delay``, ``open``, ``click``,
+            ``subscription``; there may be more.
+        count: to how many recipients.
+        hour: in which it happened: the hour's beginning, in UTC.
+        occurred_at: when it was told, by provisioning's clock.
+    """
+
+    event: str
+    count: int
+    hour: datetime
+    occurred_at: datetime
+
+
+class TenantMailPaused(Fact):
+    """What came of a tenant's mails was over a limit: it can send none until an operator lets it again.
+
+    Routing key on ``tenure.status``: ``warning.mail.<tenantId>``.
+
+    Attributes:
+        code: what was over it: ``bounce_rate`` or ``complaint_rate``.
+        sends: to how many recipients mail was sent in the time that was looked at.
+        bounces: how many of these bounced for good.
+        complaints: how many complained.
+        limit_percent: of sends, for what the code names.
+        hours: how far back was looked.
+        occurred_at: when, by provisioning's clock.
+    """
+
+    code: str
+    sends: int
+    bounces: int
+    complaints: int
+    limit_percent: float
+    hours: int
+    occurred_at: datetime
+
+
+class TenantMailResumed(Fact):
+    """An operator lets a tenant send mail again.
+
+    Routing key on ``tenure.status``: ``mail.resumed.<tenantId>``.
+
+    Attributes:
+        occurred_at: when, by provisioning's clock.
+    """
+
+    occurred_at: datetime
+
+
 class ApiKeysUsed(KeysUsed):
     """These API keys were used at the onboarding service."""
 

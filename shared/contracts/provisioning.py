@@ -1,5 +1,6 @@
 """All one can ask of the provisioning service, and all it tells."""
 
+from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
@@ -135,7 +136,10 @@ class ProductsDeployed(Fact):
 
 
 class DeploymentRefused(Refusal):
-    """What runs stays; codes ``unknown_environment``, ``unknown_region``, ``unknown_driver``, ``unsupported_isolation``."""
+    """What runs stays.
+
+    Codes ``unknown_environment``, ``unknown_region``, ``unknown_driver``, ``unsupported_isolation``, and a driver's own.
+    """
 
     answers = DeployProducts
 
@@ -309,6 +313,58 @@ class StepProgressed(Fact):
 
     stage: Words
     detail: Words | None = None
+
+
+class MailReported(Fact):
+    """So much has happened to the tenant's mails that was not told before.
+
+    Attributes:
+        hour: in which it happened: the hour's beginning, in UTC.
+        counts: how much, by event: ``send``, ``delivery``, ``permanent_bounce``, ``transient_bounce``, ``complaint``,
+            ``suppression``, ``reject``, ``rendering_failure``, ``delivery_delay``, ``open``, ``click``,
+            ``subscription``.
+        product: from whose own account they are sent; None for the tenant's.
+    """
+
+    hour: datetime
+    counts: dict[str, int]
+    product: str | None = None
+
+
+class MailSendingPaused(Fact):
+    """What came of the tenant's mails was over a limit: it can send none until an operator lets it again.
+
+    Attributes:
+        code: what was over it: ``bounce_rate`` or ``complaint_rate``.
+        sends: to how many recipients mail was sent in the time that was looked at.
+        bounces: how many of these bounced for good.
+        complaints: how many complained.
+        limit_percent: of sends, for what the code names.
+        hours: how far back was looked.
+        occurred_at: when it was decided; the account follows within moments.
+        product: from whose own account they are sent; None for the tenant's.
+    """
+
+    code: str
+    sends: int
+    bounces: int
+    complaints: int
+    limit_percent: float
+    hours: int
+    occurred_at: datetime
+    product: str | None = None
+
+
+class MailSendingResumed(Fact):
+    """An operator lets the tenant send mail again.
+
+    Attributes:
+        occurred_at: when it was decided; the account follows within moments.
+        product: from whose own account they are sent; None for the tenant's.
+    """
+
+    occurred_at: datetime
+    product: str | None = None
 
 
 class ApiKeysUsed(KeysUsed):

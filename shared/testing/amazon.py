@@ -1,6 +1,7 @@
 """Amazon's interfaces on this machine, as moto plays them, and ways to disturb them."""
 
 import json
+import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -60,11 +61,16 @@ class _Quiet(WSGIRequestHandler):
 class AmazonServer:
     """Listens on one port, also after it was away.
 
+    Args:
+        port: any that is free where it is 0.
+
     Attributes:
         asked: the operations that were asked for, the first first.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, port: int = 0) -> None:
+        # Each account would load them, and nobody asks for them.
+        os.environ.setdefault("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
         # Takes a second, of those tests alone that use it.
         from boto3 import Session  # noqa: PLC0415
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app  # noqa: PLC0415
@@ -76,7 +82,7 @@ class AmazonServer:
         self._lost: dict[str, int] = {}
         self._flowing = threading.Event()
         self._flowing.set()
-        self._port = 0
+        self._port = port
         self._clients: list[Any] = []
         self._listen()
 

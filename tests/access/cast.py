@@ -248,8 +248,19 @@ class _Stage:
         ]
 
     async def _leave_papers(self, tenant: Tenant, left_by: str) -> None:
-        """Give a tenant copies of what only an off-boarding leaves: an export and an invoice."""
+        """Give a tenant copies of what only an off-boarding leaves, and mails as only Amazon tells of them."""
         things = tenant.owner.things
+        await self.pools["provisioning"].execute(
+            """
+            WITH sending AS (
+                INSERT INTO mail_sending (tenant_id, paused_at, reason, grounds)
+                VALUES ($1, now(), 'bounce_rate', '{"sends": 9, "bounces": 9, "complaints": 0}')
+            )
+            INSERT INTO mail_count (tenant_id, hour, event, count, judged, told)
+            VALUES ($1, date_trunc('hour', now(), 'UTC'), 'permanent_bounce', 9, 9, 9)
+            """,
+            things["tenant"],
+        )
         await self.pools["provisioning"].execute(
             """
             WITH kept AS (

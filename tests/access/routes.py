@@ -149,6 +149,7 @@ EXAMPLES: Mapping[str, Any] = {
     "form_token": "not-one",
     # Where in a list, which part of it, and how.
     **dict.fromkeys(("limit", "cursor", "kind", "status", "state", "action", "from", "to", "service"), LEFT_OUT),
+    **dict.fromkeys(("window", "meter"), LEFT_OUT),
     **dict.fromkeys(("fromSeq", "most", "wait", "Idempotency-Key", "Last-Event-ID", "scope"), LEFT_OUT),
     **dict.fromkeys(("nonce", "client_secret", "code", "error", "code_verifier", "refresh_token"), LEFT_OUT),
 }

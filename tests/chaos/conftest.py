@@ -28,9 +28,9 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def shared_system(folder: Path) -> AsyncIterator[System]:
-    """Six processes on embedded servers of their own: only those may be killed."""
+@pytest.fixture(scope="session")
+def embedded() -> None:
+    """Skip what needs embedded servers where others are given, or where there is no broker to be found."""
     if given := [
         name for name in os.environ if name.startswith("TENURE_") and name.endswith(("_DATABASE_URL", "_AMQP_URL"))
     ]:
@@ -41,6 +41,11 @@ async def shared_system(folder: Path) -> AsyncIterator[System]:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(error))
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared_system(embedded: None, folder: Path) -> AsyncIterator[System]:
+    """Six processes on embedded servers of their own: only those may be killed."""
     async with running_system(folder) as system:
         yield system
 

@@ -21,10 +21,11 @@ UNREACHED = frozenset(
         *(f"POST /v1/workflows/{{workflow_id}}/{action}" for action in ("retry", "skip", "abandon")),
         "GET /oauth/callback/{tenant_id}",
         "POST /v1/driver-callbacks/{key}",
+        "POST /v1/mail-resumptions",
     }
 )
-"""What is for workflows that wait for a service or whose undo has failed, for browsers that were sent elsewhere, and
-for those who can sign: nothing that is sent here brings that about."""
+"""What is for workflows that wait for a service or whose undo has failed, for browsers that were sent elsewhere, for
+those who can sign, and for tenants whose mails have bounced: nothing that is sent here brings that about."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")

@@ -1,6 +1,7 @@
 """Who may do what, and that a tenant cannot tell another one from one that is not there."""
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import httpx2
 import pytest
@@ -10,6 +11,7 @@ from services.metrics import handlers
 from services.metrics.api import routes
 from shared.clock import ManualClock
 from shared.contracts.metrics import TrackTenant
+from shared.contracts.provisioning import MailReported
 from shared.http import create_api
 from shared.postgres import Pool, transaction
 from shared.testing.principals import Cast, as_, declared, let_in, told
@@ -18,6 +20,7 @@ OWN, OTHER, ABSENT = "own", "oth", "abs"
 
 RULES: dict[tuple[str, str], set[str]] = {
     ("GET", "/v1/meters"): {"operator", "support", "administrator"},
+    ("GET", "/v1/usage"): {"operator", "administrator"},
     ("GET", "/v1/quotas"): {"operator", "administrator"},
     ("GET", "/v1/audit"): {"operator", "administrator"},
     ("GET", "/v1/audit/verification"): {"operator", "administrator"},
@@ -64,6 +67,22 @@ async def test_another_tenant_has_as_few_quotas_as_none(client: httpx2.AsyncClie
         absent = await client.get("/v1/quotas", params={"tenantId": ABSENT, **more}, headers=as_(who))
         assert told(other, OTHER) == told(absent, ABSENT)
         assert other.json() == {"items": [], "nextCursor": None}
+
+
+@pytest.mark.parametrize("who", ["administrator", "visitor", "reader"])
+async def test_another_tenant_has_used_as_little_as_none(client: httpx2.AsyncClient, pool: Pool, who: str) -> None:
+    hour = datetime(2026, 1, 1, tzinfo=UTC)
+    async with transaction(pool) as connection:
+        facts = [MailReported(tenant_id=tenant_id, hour=hour, counts={"send": 3}) for tenant_id in (OWN, OTHER)]
+        await handlers.meter_mail(connection, facts)
+
+    own = await client.get("/v1/usage", params={"tenantId": OWN}, headers=as_(who))
+    other = await client.get("/v1/usage", params={"tenantId": OTHER}, headers=as_(who))
+    absent = await client.get("/v1/usage", params={"tenantId": ABSENT}, headers=as_(who))
+
+    assert [item["quantity"] for item in own.json()["items"]] == ["3"]
+    assert told(other, OTHER) == told(absent, ABSENT)
+    assert other.json() == {"items": [], "nextCursor": None}
 
 
 async def test_without_the_scope_nothing_is_shown(client: httpx2.AsyncClient) -> None:

@@ -1,4 +1,5 @@
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 
 import httpx2
 import pytest
@@ -7,6 +8,7 @@ from services.metrics import handlers
 from services.metrics.api import PATHS, routes
 from shared.clock import ManualClock
 from shared.contracts.metrics import TrackTenant
+from shared.contracts.provisioning import MailReported
 from shared.http import create_api
 from shared.postgres import Pool, transaction
 
@@ -56,8 +58,69 @@ async def test_the_catalog_is_listed_in_pages_by_name(client: httpx2.AsyncClient
     first = (await client.get("/v1/meters", params={"limit": 2})).json()
     rest = (await client.get("/v1/meters", params={"cursor": first["nextCursor"]})).json()
 
-    assert [meter["name"] for meter in first["items"]] == ["api_calls", "seats"]
-    assert rest == {"items": [{"name": "storage_gb", "unit": "GB", "enforcement": "soft"}], "nextCursor": None}
+    names = [meter["name"] for meter in (*first["items"], *rest["items"])]
+    assert names == sorted(names)
+    assert {"api_calls", "mail_sends", "seats"} <= set(names)
+    assert rest["items"][-1] == {"name": "storage_gb", "unit": "GB", "enforcement": "soft"}
+    assert rest["nextCursor"] is None
+
+
+NOON = datetime(2026, 3, 31, 12, tzinfo=UTC)
+
+
+async def use(pool: Pool, tenant_id: str, hours: int, **counts: int) -> None:
+    async with transaction(pool) as connection:
+        fact = MailReported(tenant_id=tenant_id, hour=NOON + timedelta(hours=hours), counts=counts)
+        await handlers.meter_mail(connection, [fact])
+
+
+async def used(client: httpx2.AsyncClient, **query: str | int) -> list[tuple[str, str, str]]:
+    answer = await client.get("/v1/usage", params={"tenantId": "t1", **query})
+    assert answer.status_code == 200, answer.text
+    return [(item["from"][:13], item["meter"], item["quantity"]) for item in answer.json()["items"]]
+
+
+async def test_usage_is_added_up_by_the_hour_the_day_and_the_month(client: httpx2.AsyncClient, pool: Pool) -> None:
+    await use(pool, "t1", 0, send=3, open=1)
+    await use(pool, "t1", 1, send=40)
+    await use(pool, "t1", 12, send=500)
+    await use(pool, "t2", 0, send=6000)
+
+    assert await used(client) == [
+        ("2026-03-31T12", "mail_opens", "1"),
+        ("2026-03-31T12", "mail_sends", "3"),
+        ("2026-03-31T13", "mail_sends", "40"),
+        ("2026-04-01T00", "mail_sends", "500"),
+    ]
+    assert await used(client, window="day", meter="mail_sends") == [
+        ("2026-03-31T00", "mail_sends", "43"),
+        ("2026-04-01T00", "mail_sends", "500"),
+    ]
+    assert await used(client, window="month") == [
+        ("2026-03-01T00", "mail_opens", "1"),
+        ("2026-03-01T00", "mail_sends", "43"),
+        ("2026-04-01T00", "mail_sends", "500"),
+    ]
+    between = {"from": "2026-03-31T13:00:00Z", "to": "2026-04-01T00:00:00Z"}
+    assert await used(client, **between) == [("2026-03-31T13", "mail_sends", "40")]
+
+
+async def test_usage_comes_in_pages_by_time_and_meter(client: httpx2.AsyncClient, pool: Pool) -> None:
+    for hours in range(3):
+        await use(pool, "t1", hours, send=1, open=1)
+
+    query: dict[str, str | int] = {"tenantId": "t1", "limit": 2}
+    pages = []
+    while True:
+        pages.append((await client.get("/v1/usage", params=query)).json())
+        if pages[-1]["nextCursor"] is None:
+            break
+        query["cursor"] = pages[-1]["nextCursor"]
+
+    assert [len(each["items"]) for each in pages] == [2, 2, 2]
+    items = [(item["from"], item["meter"]) for each in pages for item in each["items"]]
+    assert items == sorted(set(items))
+    assert len(items) == 6
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import orjson
+import pytest
 from asyncpg.connection import LoggedQuery
 
 from services.metrics import handlers
@@ -21,9 +24,12 @@ from shared.contracts.metrics import (
     TrackTenant,
     UntrackTenant,
 )
+from shared.contracts.provisioning import MailReported
 from shared.messaging.subscriptions import Changed, Restoration
 from shared.postgres import Connection, Pool, transaction
 from shared.testing import eventually
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 def ask(tenant_id: str, **quotas: int) -> TrackTenant:
@@ -65,8 +71,9 @@ async def purge(pool: Pool, *tenant_ids: str) -> Sequence[Fact]:
         return await handlers.purge_metrics(connection, [PurgeMetrics(tenant_id=tenant_id) for tenant_id in tenant_ids])
 
 
-def purged(tenant_id: str, *, quotas: int, tracked_tenants: int) -> MetricsPurged:
-    return MetricsPurged(tenant_id=tenant_id, deleted={"quotas": quotas, "tracked_tenants": tracked_tenants})
+def purged(tenant_id: str, *, quotas: int, tracked_tenants: int, usage_hours: int = 0) -> MetricsPurged:
+    deleted = {"quotas": quotas, "usage_hours": usage_hours, "tracked_tenants": tracked_tenants}
+    return MetricsPurged(tenant_id=tenant_id, deleted=deleted)
 
 
 async def tracked(pool: Pool) -> list[str]:
@@ -77,6 +84,19 @@ async def quotas(pool: Pool) -> set[tuple[str, str, int, str]]:
     return {tuple(row) for row in await pool.fetch("SELECT tenant_id, meter, limit_value, enforcement FROM quota")}
 
 
+async def hear_of_mail(pool: Pool, *facts: MailReported) -> None:
+    async with transaction(pool) as connection:
+        assert await handlers.meter_mail(connection, facts) == []
+
+
+def mailed(tenant_id: str, hour: datetime = NOON, **counts: int) -> MailReported:
+    return MailReported(tenant_id=tenant_id, hour=hour, counts=counts)
+
+
+async def used(pool: Pool) -> set[tuple[str, str, datetime, Decimal]]:
+    return {tuple(row) for row in await pool.fetch("SELECT tenant_id, meter, hour, quantity FROM usage_hour")}
+
+
 async def are_waiting(pool: Pool, count: int) -> bool:
     waiting = await pool.fetchval(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -85,12 +105,13 @@ async def are_waiting(pool: Pool, count: int) -> bool:
 
 
 async def statements_for(connection: Connection, asks: Sequence[TrackTenant]) -> int:
-    """Track, change, restore, purge and forget these tenants, and count what is sent to the database for it."""
+    """Track, change, restore, meter, purge and forget these tenants, and count what the database is sent for it."""
     sent: list[LoggedQuery] = []
     with connection.query_logger(sent.append):
         did = await handlers.track_tenants(connection, asks, clock=ManualClock())
         changes = await handlers.change_quotas(connection, [to(one.tenant_id, storage_gb=1) for one in asks])
         await handlers.restore_quotas(connection, [Restoration(each.answer.tenant_id, each.before) for each in changes])
+        await handlers.meter_mail(connection, [mailed(one.tenant_id, send=1) for one in asks])
         await handlers.purge_metrics(connection, [PurgeMetrics(tenant_id=one.tenant_id) for one in asks])
         undid = await handlers.untrack_tenants(connection, [UntrackTenant(tenant_id=one.tenant_id) for one in asks])
     assert did == [TenantTracked(tenant_id=one.tenant_id) for one in asks]
@@ -347,6 +368,51 @@ async def test_a_change_waits_for_whoever_is_at_work_on_the_tenant_and_finds_wha
     assert first.before == {"quotas": {"seats": {"value": 2, "enforcement": "hard"}}}
     assert isinstance(second.answer, QuotaChangeRefused)
     assert await quotas(pool) == {("t1", "seats", 9, "hard")}
+
+
+async def test_mails_are_added_to_the_usage_of_the_hour_in_which_something_happened_to_them(pool: Pool) -> None:
+    await track(pool, ask("t1"), ask("t2"))
+    later = NOON + timedelta(hours=1)
+
+    await hear_of_mail(
+        pool, mailed("t1", send=3, open=1), mailed("t2", permanent_bounce=1), mailed("t1", later, send=1)
+    )
+    await hear_of_mail(pool, mailed("t1", send=2), mailed("t1", send=1))
+
+    assert await used(pool) == {
+        ("t1", "mail_sends", NOON, Decimal(6)),
+        ("t1", "mail_opens", NOON, Decimal(1)),
+        ("t1", "mail_sends", later, Decimal(1)),
+        ("t2", "mail_permanent_bounces", NOON, Decimal(1)),
+    }
+
+
+async def test_every_event_of_mail_has_a_meter_in_the_catalog(pool: Pool) -> None:
+    await track(pool, ask("t1"))
+
+    await hear_of_mail(pool, mailed("t1", NOON, **dict.fromkeys(handlers.MAIL_METERS, 1)))
+
+    assert {meter for _, meter, _, _ in await used(pool)} == set(handlers.MAIL_METERS.values())
+    assert await pool.fetchval("SELECT count(*) FROM meter WHERE name LIKE 'mail%'") == len(handlers.MAIL_METERS)
+
+
+async def test_mails_of_tenants_that_are_not_tracked_and_events_of_newer_code_are_left_out(pool: Pool) -> None:
+    await track(pool, ask("t1"))
+
+    await hear_of_mail(pool, mailed("t0", send=1), mailed("t1", send=1, dance=1))
+
+    assert await used(pool) == {("t1", "mail_sends", NOON, Decimal(1))}
+
+
+@pytest.mark.parametrize("forget", [untrack, purge])
+async def test_with_a_tenant_its_usage_goes(pool: Pool, forget: Callable[..., Awaitable[Sequence[Fact]]]) -> None:
+    await track(pool, ask("t1"), ask("t2"))
+    await hear_of_mail(pool, mailed("t1", send=1, open=2), mailed("t2", send=1))
+
+    (fact,) = await forget(pool, "t1")
+
+    assert fact in (TenantUntracked(tenant_id="t1"), purged("t1", quotas=0, tracked_tenants=1, usage_hours=2))
+    assert {tenant_id for tenant_id, *_ in await used(pool)} == {"t2"}
 
 
 def test_every_ask_of_the_contract_is_heard_and_every_fact_is_said() -> None:

@@ -123,7 +123,7 @@ async def open_desk(
         bus=MemoryBus(broker, "onboarding"),
         ports=world,
         subscriptions=handlers.SUBSCRIPTIONS,
-        dependencies={"engine": engine},
+        dependencies={"engine": engine, "clock": world.clock, "ids": world.ids},
     )
     pressure = Pressure(pool, world.clock, most=under_way, registry=CollectorRegistry())
     intake = Intake(kernel, engine, watch, pressure=pressure, backlog=backlog)

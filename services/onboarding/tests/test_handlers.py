@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import orjson
 import pytest
 
 from services.onboarding import handlers, queries
@@ -14,12 +15,25 @@ from services.onboarding.lifecycles.offboard import OFFBOARD
 from services.onboarding.tests.catalogue import CATALOG, FULL, answers, refusals
 from services.onboarding.tests.support import Desk, go_on, hear, kinds, stored, told, waiting
 from services.onboarding.workflow import Failure, Status
-from shared.contracts.base import Ask
+from shared.clock import ManualClock
+from shared.contracts.base import Ask, Fact, Message
 from shared.contracts.billing import SubscriptionStarted
-from shared.contracts.onboarding import StepFailed, WorkflowStatusChanged
-from shared.contracts.provisioning import ProvisionEnvironment
+from shared.contracts.onboarding import (
+    MailCounted,
+    StepFailed,
+    TenantMailPaused,
+    TenantMailResumed,
+    WorkflowStatusChanged,
+)
+from shared.contracts.provisioning import (
+    MailReported,
+    MailSendingPaused,
+    MailSendingResumed,
+    ProvisionEnvironment,
+)
 from shared.contracts.tenant import ActivateTenant, LicensedProduct, PlacedProduct
-from shared.messaging.event import Event, UndecodableError
+from shared.ids import TimeOrderedIds
+from shared.messaging.event import Event, UndecodableError, decode
 from shared.postgres import Pool, transaction
 
 MIDDLE = ("create-administrators", "open-account", "track-tenant", "provision-environment")
@@ -292,6 +306,43 @@ async def test_the_newest_catalog_is_kept_whatever_the_order(pool: Pool) -> None
         kept = await queries.catalog(connection)
     assert kept is not None
     assert (kept["revision"], kept["default_tier"]) == (3, "tier3")
+
+
+# Mail
+
+
+async def relayed(fact: Fact) -> list[tuple[str, str, Message]]:
+    """Return the exchange, the key and what is said of a fact about mails."""
+    event = Event(TimeOrderedIds().new(), "provisioning", ManualClock().now(), fact)
+    said = await handlers.relay_mail(None, [event], clock=ManualClock(), ids=TimeOrderedIds())  # type: ignore[arg-type]
+    return [(each.exchange, each.routing_key, decode(orjson.loads(each.event)).message) for each in said]
+
+
+async def test_what_becomes_of_mails_is_said_to_everybody_outside_by_event_and_tenant() -> None:
+    now = ManualClock().now()
+
+    said = await relayed(MailReported(tenant_id="t1", hour=now, counts={"send": 3, "permanent_bounce": 1}))
+
+    about: dict[str, Any] = {"tenant_id": "t1", "hour": now, "occurred_at": now}
+    assert said == [
+        ("tenure.status", "mail.send.t1", MailCounted(event="send", count=3, **about)),
+        ("tenure.status", "mail.permanent_bounce.t1", MailCounted(event="permanent_bounce", count=1, **about)),
+    ]
+
+
+async def test_everybody_outside_is_warned_of_a_tenant_whose_mail_is_paused_and_told_when_it_goes_on() -> None:
+    now = ManualClock().now()
+    about: dict[str, Any] = {
+        "tenant_id": "t1", "code": "bounce_rate", "sends": 100, "bounces": 9, "complaints": 0, "limit_percent": 8.0,
+        "hours": 24, "occurred_at": now,
+    }  # fmt: skip
+
+    assert await relayed(MailSendingPaused(**about)) == [
+        ("tenure.status", "warning.mail.t1", TenantMailPaused(**about))
+    ]
+    assert await relayed(MailSendingResumed(tenant_id="t1", occurred_at=now)) == [
+        ("tenure.status", "mail.resumed.t1", TenantMailResumed(tenant_id="t1", occurred_at=now))
+    ]
 
 
 def test_every_answer_to_every_ask_is_heard() -> None:

@@ -2,9 +2,10 @@
 
 from fastapi import APIRouter
 
-from services.provisioning.api import credentials, deployments, drivers, environments, exports, jobs
+from services.provisioning.api import credentials, deployments, drivers, environments, exports, jobs, mail
 from services.provisioning.drivers.registry import Drivers
 from services.provisioning.drivers.webhook import Callbacks, Keys, callback_routes
+from services.provisioning.mail import Limits
 from shared.changes import Changes
 from shared.clock import Clock
 from shared.postgres import Pool
@@ -17,17 +18,27 @@ PATHS = (
     "/v1/drivers",
     "/v1/jobs",
     "/v1/driver-callbacks",
+    "/v1/mail",
+    "/v1/mail-resumptions",
 )
 
 
 def routes(
-    pool: Pool, *, changes: Changes, drivers_: Drivers, callbacks: Callbacks, keys: Keys, clock: Clock
+    pool: Pool,
+    *,
+    changes: Changes,
+    drivers_: Drivers,
+    callbacks: Callbacks,
+    keys: Keys,
+    limits: Limits,
+    clock: Clock,
 ) -> APIRouter:
     """Return every route of the service.
 
     Args:
         callbacks: where the answers of those arrive whom the webhook driver has asked.
         keys: one of which these are signed with.
+        limits: of what may come of a tenant's mails.
     """
     router = APIRouter(tags=["provisioning"])
     router.include_router(environments.routes(pool, drivers_))
@@ -36,5 +47,6 @@ def routes(
     router.include_router(exports.routes(pool, changes, clock))
     router.include_router(drivers.routes(drivers_))
     router.include_router(jobs.routes(pool))
+    router.include_router(mail.routes(pool, changes, limits, clock))
     router.include_router(callback_routes(callbacks, keys, clock=clock))
     return router

@@ -17,14 +17,18 @@ ALTER TABLE job
     ADD COLUMN ahead   jsonb NOT NULL DEFAULT '[]',  -- what is to be done in those that follow
     ADD COLUMN behind  jsonb NOT NULL DEFAULT '[]';  -- what was done in those before, for the way back
 
--- The places of 0005, by the tenant whose they are; what is of a product's own environment says so.
+-- The places of 0006, by the tenant whose they are; what is of a product's own environment says so.
 CREATE OR REPLACE VIEW live_record AS
     SELECT coalesce(owner_id, tenant_id) AS tenant_id, 'environment' || coalesce(':' || product, '') AS place
     FROM environment
     UNION ALL
     SELECT split_part(tenant_id, ':', 1), rtrim('deployment:' || split_part(tenant_id, ':', 2), ':') FROM deployment
     UNION ALL
-    SELECT tenant_id, 'job' FROM job;
+    SELECT tenant_id, 'job' FROM job
+    UNION ALL
+    SELECT split_part(tenant_id, ':', 1), rtrim('mail_sending:' || split_part(tenant_id, ':', 2), ':') FROM mail_sending
+    UNION ALL
+    SELECT split_part(tenant_id, ':', 1), rtrim('mail_count:' || split_part(tenant_id, ':', 2), ':') FROM mail_count;
 
 -- As in 0003, and the same of products' environments.
 CREATE OR REPLACE VIEW audited_fact (tenant_id, fact, value) AS

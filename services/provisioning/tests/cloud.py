@@ -4,9 +4,10 @@ Accounts take a while or are not made; addresses are taken; policies are enforce
 taken on; domains are verified when somebody has set their records; quotas can be asked for.
 """
 
+import itertools
 import json
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,6 +32,13 @@ _ALL = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*"
 _READING = ("Describe", "List", "Get", "Query", "Assume", "GET", "HEAD", "Verify")
 _SERVER_ERROR = "500 Internal Server Error"
 _JSON = [("Content-Type", "application/x-amz-json-1.1")]
+_TOO_MANY = {
+    "ec2": "RequestLimitExceeded",
+    "iam": "Throttling",
+    "organizations": "TooManyRequestsException",
+    "s3": "SlowDown",
+    "ses": "Throttling",
+}
 _OBJECT_ACTIONS = {"GET": "GetObject", "HEAD": "GetObject", "PUT": "PutObject", "DELETE": "DeleteObject"}
 
 
@@ -68,9 +76,11 @@ class Plan:
         closing_reason: why no account can be closed.
         fault: what happens to the next call that it can happen to.
         after: how many such calls nothing happens to before.
+        most: of so many calls the last one is one too many for Amazon; none where it is 0.
         verified: domains whose records are set.
         failed: domains whose records were not found for days.
         quotas: what was asked for, by account.
+        mute: accounts that may send no mail.
     """
 
     polls: int = 0
@@ -78,9 +88,11 @@ class Plan:
     closing_reason: str = ""
     fault: Fault | None = None
     after: int = 0
+    most: int = 0
     verified: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
     quotas: list[tuple[str, str, float]] = field(default_factory=list)
+    mute: set[str] = field(default_factory=set)
 
 
 class Cloud(AmazonServer):
@@ -89,12 +101,15 @@ class Cloud(AmazonServer):
     Attributes:
         plan: what is to happen.
         refused: what was asked for by somebody who may not.
+        throttled: what was asked for once too often.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, port: int = 0) -> None:
+        super().__init__(port=port)
         self.plan = Plan()
         self.refused: list[str] = []
+        self.throttled: list[str] = []
+        self._calls = itertools.count(1)
         self._requests: dict[str, _Request] = {}
         self._lock = threading.RLock()
         self._hanging = threading.Event()
@@ -154,9 +169,14 @@ class Cloud(AmazonServer):
 
     def within(self, account_id: str, service: str) -> Any:
         """Return a client for an account, which may do everything there, whatever policies say."""
+        return self.entered(account_id)(service)
+
+    def entered(self, account_id: str) -> Callable[[str], Any]:
+        """Return what makes such clients, by the name of their service."""
         role = f"arn:aws:iam::{account_id}:role/{BOOTSTRAP_ROLE}"
         given = self.open("sts").assume_role(RoleArn=role, RoleSessionName=OPERATOR)["Credentials"]
-        return self.open(service, given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"])
+        keys = given["AccessKeyId"], given["SecretAccessKey"], given["SessionToken"]
+        return lambda service: self.open(service, *keys)
 
     def accounts(self, *, tenant_id: str | None = None) -> list[str]:
         """Return the accounts in which somebody can be, or that of one environment; see `Environment.tenant_id`."""
@@ -164,6 +184,11 @@ class Cloud(AmazonServer):
         found = [each for page in client.get_paginator("list_accounts").paginate() for each in page["Accounts"]]
         active = [each["Id"] for each in found if each["Status"] == "ACTIVE" and each["Id"] != OWN_ACCOUNT]
         return [each for each in active if tenant_id in (None, self._tenant_of(client, each))]
+
+    def owners(self) -> list[str]:
+        """Return whose these accounts are, each tenant as often as it has one."""
+        client = self.open("organizations")
+        return [self._tenant_of(client, account_id) or "nobody" for account_id in self.accounts()]
 
     def _tenant_of(self, client: Any, account_id: str) -> str | None:
         tags = {tag["Key"]: tag["Value"] for tag in client.list_tags_for_resource(ResourceId=account_id)["Tags"]}
@@ -175,10 +200,17 @@ class Cloud(AmazonServer):
         super().forget()
         self.plan = Plan()
         self.refused.clear()
+        self.throttled.clear()
         self._requests.clear()
         for client in self._clients:
             client.close()
         self._clients.clear()
+
+    def finish_accounts(self) -> None:
+        """Let all accounts be there that are being made."""
+        with self._lock:
+            for each in self._requests.values():
+                each.polls = 0
 
     @property
     def is_hanging(self) -> bool:
@@ -207,7 +239,11 @@ class Cloud(AmazonServer):
 
     def answer(self, asked: Asked, start_response: StartResponse) -> Iterable[bytes]:
         """Answer what is asked for."""
-        fault = self._fault_of(asked) if asked.operation and not self._is_operator(asked) else None
+        is_ours = bool(asked.operation) and not self._is_operator(asked)
+        if is_ours and self.plan.most and next(self._calls) % self.plan.most == 0:
+            self.throttled.append(asked.operation)
+            return error(asked, start_response, _TOO_MANY.get(asked.service, "ThrottlingException"), "")
+        fault = self._fault_of(asked) if is_ours else None
         if fault is Fault.HANGS:
             self._hanging.set()
             self._released.wait(30)
@@ -232,7 +268,7 @@ class Cloud(AmazonServer):
             return fault
 
     def _is_operator(self, asked: Asked) -> bool:
-        session = _session_of(asked.access_key)
+        session = session_of(asked.access_key)
         return asked.access_key == NOBODYS or (session is not None and session.session_name == OPERATOR)
 
     def _do(self, asked: Asked, start_response: StartResponse) -> Iterable[bytes]:
@@ -248,7 +284,7 @@ class Cloud(AmazonServer):
     def _may(self, asked: Asked) -> bool:
         if asked.operation == "AssumeRole":
             return self._may_assume(asked)
-        session = _session_of(asked.access_key)
+        session = session_of(asked.access_key)
         if session is None:
             return True  # our own, which the operator has given all that it needs
         rights = Rights(_policies_of(session.role_arn), _document(session.policy), self._account_policies(session))
@@ -262,7 +298,7 @@ class Cloud(AmazonServer):
     def _may_assume(self, asked: Asked) -> bool:
         role_arn = asked.parameters["RoleArn"]
         role = _role(role_arn)
-        session = _session_of(asked.access_key)
+        session = session_of(asked.access_key)
         arn = session.role_arn if session else f"arn:aws:iam::{OWN_ACCOUNT}:root"
         if role is None or not trusts(_trust(role), arn, arn.split(":")[4]):
             return False
@@ -344,12 +380,24 @@ class Cloud(AmazonServer):
     def _servicequotas_RequestServiceQuotaIncrease(  # noqa: N802
         self, asked: Asked, start_response: StartResponse
     ) -> Iterable[bytes]:
-        session = _session_of(asked.access_key)
+        session = session_of(asked.access_key)
         assert session is not None
         wanted = asked.parameters
         self.plan.quotas.append((session.role_arn.split(":")[4], wanted["QuotaCode"], wanted["DesiredValue"]))
         start_response("200 OK", _JSON)
         return [json.dumps({"RequestedQuota": {"Status": "PENDING"}}).encode()]
+
+    def _ses_UpdateAccountSendingEnabled(  # noqa: N802
+        self, asked: Asked, start_response: StartResponse
+    ) -> Iterable[bytes]:
+        (self.plan.mute.discard if asked.parameters["Enabled"] == "true" else self.plan.mute.add)(_account_of(asked))
+        start_response("200 OK", [("Content-Type", "text/xml")])
+        return [b"<UpdateAccountSendingEnabledResponse/>"]
+
+    def _ses_SendRawEmail(self, asked: Asked, start_response: StartResponse) -> Iterable[bytes]:  # noqa: N802
+        if _account_of(asked) in self.plan.mute:
+            return error(asked, start_response, "AccountSendingPausedException", "")
+        return super().answer(asked, start_response)
 
     def _ses_GetIdentityVerificationAttributes(  # noqa: N802
         self, asked: Asked, start_response: StartResponse
@@ -383,7 +431,7 @@ _TAGS: dict[tuple[str, str], str] = {}
 """moto forgets what sessions are tagged with; by role and name of the session."""
 
 
-def _session_of(access_key: str) -> _Session | None:
+def session_of(access_key: str) -> _Session | None:
     from moto.sts.models import sts_backends  # noqa: PLC0415
 
     for account in list(sts_backends.values()):
@@ -393,6 +441,12 @@ def _session_of(access_key: str) -> _Session | None:
                 issued_at = role.access_key.create_date.strftime("%Y-%m-%dT%H:%M:%SZ")
                 return _Session(arn, name, role.policy, issued_at, _TAGS.get((arn, name)))
     return None
+
+
+def _account_of(asked: Asked) -> str:
+    session = session_of(asked.access_key)
+    assert session is not None
+    return session.role_arn.split(":")[4]
 
 
 def _role(role_arn: str) -> Any:
@@ -443,7 +497,7 @@ def _wishes(asked: Asked, context: Mapping[str, str]) -> list[Wish]:
 
 def _item_wish(asked: Asked, context: Mapping[str, str]) -> Wish:
     wanted = asked.parameters
-    account = _session_of(asked.access_key)
+    account = session_of(asked.access_key)
     assert account is not None
     arn = f"arn:aws:dynamodb:{REGION}:{account.role_arn.split(':')[4]}:table/{wanted.get('TableName')}"
     keys = [wanted[name]["tenant"]["S"] for name in ("Key", "Item") if name in wanted]

@@ -209,6 +209,11 @@ class TestBootstrap:
         for resource in ("arn:aws:iam::111111111111:role/OrganizationAccountAccessRole", "arn:aws:s3:::b/k", "*"):
             assert not self._may(action, resource)
 
+    def test_it_can_stop_an_accounts_mail_and_let_it_go_on_and_change_nothing_else_of_it(self) -> None:
+        assert self._may("ses:UpdateAccountSendingEnabled", "*")
+        for action in ("UpdateConfigurationSetSendingEnabled", "DeleteIdentity", "DeleteConfigurationSet", "SendEmail"):
+            assert not self._may(f"ses:{action}", "*")
+
     def test_it_writes_down_which_products_run_and_cannot_touch_passwords(self) -> None:
         parameters = f"arn:aws:ssm:eu-central-1:{'1' * 12}:parameter"
 

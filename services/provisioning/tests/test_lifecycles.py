@@ -25,6 +25,9 @@ from shared.contracts.provisioning import (
     EnvironmentRethrottled,
     EnvironmentThrottled,
     ExportData,
+    MailReported,
+    MailSendingPaused,
+    MailSendingResumed,
     MoveEnvironment,
     ReleaseEnvironment,
     RemoveEnvironment,
@@ -471,5 +474,6 @@ async def test_everything_that_can_be_said_is_listed_and_said(world: PostgresWor
 
     said += [event.message for event in world.said]
 
-    # The use of API keys is said by the kernel, and a decision where it is taken, at the API.
-    assert {type(message) for message in said} == set(handlers.PUBLISHES) - {ApiKeysUsed, DecisionRecorded}
+    # The use of API keys is said by the kernel, a decision where it is taken, at the API, and of mails in `test_mail`.
+    elsewhere = {ApiKeysUsed, DecisionRecorded, MailReported, MailSendingPaused, MailSendingResumed}
+    assert {type(message) for message in said} == set(handlers.PUBLISHES) - elsewhere

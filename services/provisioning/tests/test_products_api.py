@@ -22,7 +22,7 @@ SHOP = PlacedProduct(name="shop", version="3", isolation="silo")
 
 @pytest.fixture(autouse=True)
 async def tenants(world: PostgresWorld) -> None:
-    """A tenant with a product beside others, one in a bridge and one in a silo; and a neighbour with one in a bridge."""
+    """A tenant with a product beside others, one in a bridge and one in a silo; its neighbour has one bridge."""
     await world.do(ask("a", products=[TASKS, CRM, SHOP]), ask("b", products=[CRM]))
 
 

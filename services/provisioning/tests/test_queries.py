@@ -36,6 +36,8 @@ async def test_jobs_come_in_pages_in_the_order_in_which_they_were_asked_for(worl
 async def test_every_table_that_knows_a_tenant_is_audited_for_residue(world: PostgresWorld) -> None:
     await world.provision("a", products=[{"name": "notes", "version": "1.0"}])
     await world.do(ThrottleEnvironment(tenant_id="a"))
+    await world.pool.execute("INSERT INTO mail_sending (tenant_id) VALUES ('a')")
+    await world.pool.execute("INSERT INTO mail_count VALUES ('a', '2026-01-01 00:00Z', 'send', 1, 1)")
 
     tables = await world.pool.fetch(
         """
@@ -76,6 +78,14 @@ async def test_every_table_that_knows_a_tenant_is_audited_for_residue(world: Pos
             asyncpg.CheckViolationError,
         ),
         ("INSERT INTO deployment VALUES ('b', 'notes', '1.0')", asyncpg.ForeignKeyViolationError),
+        ("INSERT INTO mail_sending (tenant_id) VALUES ('b')", asyncpg.ForeignKeyViolationError),
+        ("INSERT INTO mail_sending (tenant_id, paused_at) VALUES ('a', now())", asyncpg.CheckViolationError),
+        ("INSERT INTO mail_sending (tenant_id, claimed_until) VALUES ('a', now())", asyncpg.CheckViolationError),
+        ("INSERT INTO mail_count VALUES ('a', '2026-01-01 00:00Z', 'send', 1, 1)", asyncpg.ForeignKeyViolationError),
+        ("INSERT INTO mail_count VALUES ('a', '2026-01-01 00:01Z', 'send', 1, 1)", asyncpg.CheckViolationError),
+        ("INSERT INTO mail_count VALUES ('a', '2026-01-01 00:00Z', 'send', 1, 2)", asyncpg.CheckViolationError),
+        ("INSERT INTO mail_oddity VALUES ('2026-01-01 00:01Z', 'stranger', 1)", asyncpg.CheckViolationError),
+        ("SELECT keep_mail_days('2026-01-01', '2027-01-01')", asyncpg.RaiseError),
         (
             """
             INSERT INTO environment (environment_id, tenant_id, isolation, region, created_at)

@@ -1,7 +1,10 @@
+from datetime import timedelta
+
 import pytest
 from pydantic import ValidationError
 
 from services.provisioning.drivers.aws import PoolTerms
+from services.provisioning.mail import Limits
 from services.provisioning.settings import ProvisioningSettings
 
 
@@ -149,3 +152,38 @@ def test_what_is_missing_at_amazon_is_named(monkeypatch: pytest.MonkeyPatch, set
             told(patch, {other: value for other, value in settings.items() if other != name})
     with pytest.raises(ValidationError, match="TENURE_PROVISIONING_AWS_REGION"):
         told(monkeypatch, {"AWS_REGION": "eu-central-1"})
+
+
+QUEUE = {"AWS_MAIL_QUEUE_URL": "https://sqs.eu-central-1.amazonaws.com/123456789012/mail"}
+
+
+def test_what_may_come_of_mails_lies_between_where_amazon_looks_and_where_it_acts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert ProvisioningSettings().aws_mail_queue_url is None
+    limits = told(monkeypatch, SILO | QUEUE).mail_limits()
+    assert (limits.hours, limits.least_sends) == (24, 500)
+    assert 5 < limits.bounces < 10
+    assert 0.1 < limits.complaints < 0.5
+
+    others = {"MAIL_HOURS": "12", "MAIL_BOUNCE_LIMIT": "2.5", "MAIL_COMPLAINT_LIMIT": "0.1", "MAIL_LEAST_SENDS": "50"}
+    settings = told(monkeypatch, {f"AWS_{name}": value for name, value in others.items()})
+    expected = Limits(window=timedelta(hours=12), bounces=2.5, complaints=0.1, least_sends=50)
+    assert settings.mail_limits() == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        (POOL | QUEUE, "AWS_TOPIC_ARN"),
+        (SILO | {"AWS_MAIL_QUEUE_URL": "mail"}, "aws_mail_queue_url"),
+        (SILO | QUEUE | {"AWS_MAIL_HOURS": "0"}, "aws_mail_hours"),
+        (SILO | QUEUE | {"AWS_MAIL_BOUNCE_LIMIT": "0"}, "aws_mail_bounce_limit"),
+        (SILO | QUEUE | {"AWS_MAIL_COMPLAINT_LIMIT": "101"}, "aws_mail_complaint_limit"),
+    ],
+)
+def test_a_queue_that_nothing_could_be_made_of_is_refused(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], complaint: str
+) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        told(monkeypatch, settings)

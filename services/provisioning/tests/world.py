@@ -19,6 +19,7 @@ from services.provisioning.jobs.exporting import Exporting
 from services.provisioning.jobs.job import Settings
 from services.provisioning.jobs.settling import Settling
 from services.provisioning.jobs.worker import CLAIM, Worker
+from services.provisioning.mail import Limits
 from services.provisioning.queries import environments
 from services.provisioning.tests.support import REGIONS, Application, ask
 from shared.clock import ManualClock
@@ -150,7 +151,13 @@ class World:
     def routed(self) -> dict[str, Any]:
         """What the routes are given besides the pool and who records decisions."""
         callbacks = PostgresCallbacks(self.pool)
-        return {"drivers_": self.drivers, "callbacks": callbacks, "keys": Keys(()), "clock": self.clock}
+        return {
+            "drivers_": self.drivers,
+            "callbacks": callbacks,
+            "keys": Keys(()),
+            "limits": Limits(),
+            "clock": self.clock,
+        }
 
     async def jobs(self) -> list[tuple[str, str, str]]:
         """Return the operation, the state and the stage of each job, in the order in which they were asked for."""

@@ -47,8 +47,9 @@ class AwsDriver:
         self._pool = Pool(self._roles, terms, clock=clock) if terms.pool else None
         if self._pool is not None:
             self._parts["pool"] = self._pool
-        if terms.silo is not None:
-            self._parts["silo"] = Silos(self._roles, terms)
+        self._silos = Silos(self._roles, terms) if terms.silo else None
+        if self._silos is not None:
+            self._parts["silo"] = self._silos
 
     @property
     def isolations(self) -> Sequence[str]:
@@ -112,6 +113,18 @@ class AwsDriver:
             session_token=issued.session_token,
             expires_at=issued.expires_at,
         )
+
+    async def let_send_mail(self, environment: Environment, *, is_allowed: bool) -> None:
+        """Let mail be sent from a silo, or none; see `services.provisioning.mail.Switch`.
+
+        Raises:
+            NoEnvironmentError: there is no silo.
+            RefusedCallError: Amazon does not let us.
+            NoAnswerError: Amazon does not answer.
+        """
+        if self._silos is None or environment.isolation != "silo":
+            raise NoEnvironmentError
+        await self._silos.let_send_mail(environment, is_allowed=is_allowed)
 
     async def sweep(self) -> int:
         """Remove what closed sessions that have expired by now; expired credentials are nothing that could be removed.

@@ -96,7 +96,7 @@ def of_smtp(mail_domain: str) -> Policy:
 
 
 def of_bootstrap(account_id: str, region: str) -> Policy:
-    """Return what is left to the bootstrap role: to look, and to write down which products run.
+    """Return what is left to the bootstrap role: to look, to stop mail, and to write down which products run.
 
     It can give nothing to anybody, itself included.
     """
@@ -108,11 +108,12 @@ def of_bootstrap(account_id: str, region: str) -> Policy:
         "ses:GetIdentityDkimAttributes",
         "ses:GetIdentityVerificationAttributes",
     )
+    stopping = ("ses:UpdateAccountSendingEnabled",)
     writing = ("ssm:DeleteParameters", "ssm:GetParametersByPath", "ssm:PutParameter")
     return _policy(
         [
             {"Effect": "Allow", "Action": list(reading), "Resource": itself},
-            {"Effect": "Allow", "Action": list(looking), "Resource": "*"},
+            {"Effect": "Allow", "Action": [*looking, *stopping], "Resource": "*"},
             {"Effect": "Allow", "Action": list(writing), "Resource": [products, f"{products}/*"]},
         ]
     )

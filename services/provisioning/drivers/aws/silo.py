@@ -55,6 +55,9 @@ _OF_ALL = {"email", "accountId", "organizationalUnitId", "vpcId", "subnetIds", "
 _OF_MAIL = {"mailDomain", "configurationSet", "dnsRecords", "smtpParameterArn"}
 
 _MOST_FAILURES = 5
+_MOST_POLLS = 720
+"""How often an account is seen to be under way before it is given up: about an hour, where minutes are usual."""
+
 _PASSING = {"CONCURRENT_ACCOUNT_MODIFICATION", "INTERNAL_FAILURE"}
 _LIMITS = {"ACCOUNT_LIMIT_EXCEEDED", "ACCOUNT_NUMBER_LIMIT_EXCEEDED"}
 _CLOSING_LIMITS = {"CLOSE_ACCOUNT_QUOTA_EXCEEDED", "CLOSE_ACCOUNT_REQUESTS_LIMIT_EXCEEDED"}
@@ -156,6 +159,17 @@ class Silos:
             policy=policies.of_session(place, environment.tenant_id),
         )
 
+    async def let_send_mail(self, environment: Environment, *, is_allowed: bool) -> None:
+        """Let all of an account send mail, or nothing of it; see `services.provisioning.mail.Switch`.
+
+        The configuration set alone would not do: whoever does not name it would go on.
+        """
+        account_id = environment.resources.get("accountId")
+        if account_id is None:
+            raise NoEnvironmentError
+        async with self._roles.bootstrap(account_id, _region(environment, self._terms)) as caller:
+            await caller.call("ses", "update_account_sending_enabled", Enabled=is_allowed)
+
     def _place_of(self, environment: Environment, account_id: str) -> policies.Place:
         region = _region(environment, self._terms)
         sends_mail = "configurationSet" in environment.resources
@@ -205,8 +219,17 @@ class Silos:
         if account.is_there:
             return self._has_account(task, account)
         if account.state is State.ASKED_FOR:
-            return Next(stage=AWAIT_ACCOUNT, resources=resources, after=self._waits.poll)
+            return self._wait_longer(task)
         return await self._without_account(task, account)
+
+    def _wait_longer(self, task: Task) -> Outcome:
+        """Wait for an account that is being made, but not for ever; the way back waits until there is one to close."""
+        polls = task.notes.get("polls", 0) + 1
+        if polls >= _MOST_POLLS:
+            detail = "Amazon is at work on the account for an hour. As soon as it is there, it is closed."
+            return Refused(code="account_overdue", detail=detail)
+        resources = task.environment.resources
+        return Next(stage=AWAIT_ACCOUNT, resources=resources, notes={"polls": polls}, after=self._waits.poll)
 
     async def _without_account(self, task: Task, failed: Account) -> Outcome:
         """Go on where no account was made: it may be there since an attempt before, or be made by another one."""
@@ -219,7 +242,7 @@ class Silos:
             return Next(
                 stage=CREATE,
                 resources={**task.environment.resources, "requestId": ""},
-                notes={"failures": failures},
+                notes={"failures": failures, "polls": 0},
                 after=self._waits.poll * failures,
                 said=f"no account was made: {failed.reason}; another is asked for",
             )

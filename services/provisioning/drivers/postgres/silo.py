@@ -61,53 +61,57 @@ class PostgresSilos:
         """
         database = self._names.silo(partition.tenant_id)
         async with self._locked(database) as connection:
-            row = await connection.fetchrow(
-                """
-                WITH wanted AS (
-                    INSERT INTO tenancy.silo (tenant_id, database, connections) VALUES ($1, $2, $3)
-                    ON CONFLICT (tenant_id) DO UPDATE SET connections = excluded.connections
-                )
-                SELECT template.database AS template,
-                       silo.template IS NOT NULL AND pg_database.oid IS NOT NULL AS is_whole
-                FROM tenancy.template LEFT JOIN tenancy.silo ON tenant_id = $1
-                LEFT JOIN pg_database ON datname = silo.database AND datconnlimit <> -2
-                """,
-                partition.tenant_id,
-                database,
-                partition.connections,
-            )
-            if row is None:
+            found = await self._find(connection, partition, database)
+            if found is None:
                 raise LookupError("no template is installed")
-            if row["is_whole"]:
+            if found["is_whole"]:
                 await self._refresh(connection, partition.tenant_id, database)
             else:
-                await self._make(connection, database, row["template"])
-                await self._finish(connection, partition.tenant_id, row["template"])
+                await self._make(connection, partition.tenant_id, database, found)
 
-    async def _make(self, connection: Connection, database: str, template: str) -> None:
-        """Copy the template behind closed doors: everybody may connect to a new database, until it is said who may."""
-        await _drop(connection, database)
-        if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", database):
-            group = f"{self._names.template}_tenant"
-            await run(connection, "CREATE ROLE %1$I NOLOGIN IN ROLE %2$I", database, group)
-        statement = await connection.fetchval(
-            "SELECT format('CREATE DATABASE %I TEMPLATE %I ALLOW_CONNECTIONS false', $1::text, $2::text)",
+    async def _find(self, connection: Connection, partition: Partition, database: str) -> asyncpg.Record | None:
+        """Record a silo, and return what there is of it, and the statements that make the rest."""
+        return await connection.fetchrow(
+            """
+            WITH wanted AS (
+                INSERT INTO tenancy.silo (tenant_id, database, connections) VALUES ($1, $2, $3)
+                ON CONFLICT (tenant_id) DO UPDATE SET connections = excluded.connections
+            )
+            SELECT template.database AS template,
+                   silo.template IS NOT NULL AND datconnlimit <> -2 AS is_whole,
+                   datname IS NOT NULL AS has_database,
+                   EXISTS (SELECT FROM pg_roles WHERE rolname = $2) AS has_role,
+                   format('CREATE ROLE %I NOLOGIN IN ROLE %I', $2, $4::text) AS make_role,
+                   format('CREATE DATABASE %I TEMPLATE %I ALLOW_CONNECTIONS false', $2, template.database)
+                       AS make_database,
+                   format('REVOKE ALL ON DATABASE %1$I FROM PUBLIC; GRANT CONNECT ON DATABASE %1$I TO %1$I;'
+                          ' GRANT TEMPORARY ON DATABASE %1$I TO %2$I; ALTER DATABASE %1$I ALLOW_CONNECTIONS true',
+                          $2, $5::text) AS open_database
+            FROM tenancy.template LEFT JOIN tenancy.silo ON tenant_id = $1 LEFT JOIN pg_database ON datname = $2
+            """,
+            partition.tenant_id,
             database,
-            template,
-        )
-        await connection.execute(statement, timeout=_DATABASE_SECONDS)
-        await run(
-            connection,
-            "REVOKE ALL ON DATABASE %1$I FROM PUBLIC; GRANT CONNECT ON DATABASE %1$I TO %1$I;"
-            " GRANT TEMPORARY ON DATABASE %1$I TO %2$I; ALTER DATABASE %1$I ALLOW_CONNECTIONS true",
-            database,
+            partition.connections,
+            f"{self._names.template}_tenant",
             f"{self._names.template}_stager",
         )
 
-    async def _finish(self, connection: Connection, tenant_id: str, template: str) -> None:
-        """Say that a silo can be used."""
-        await connection.execute("RESET synchronous_commit")
-        await connection.execute("UPDATE tenancy.silo SET template = $2 WHERE tenant_id = $1", tenant_id, template)
+    async def _make(self, connection: Connection, tenant_id: str, database: str, found: asyncpg.Record) -> None:
+        """Copy the template behind closed doors: everybody may connect to a new database, until it is said who may."""
+        if found["has_database"]:
+            await _drop(connection, database)
+        if not found["has_role"]:
+            await connection.execute(found["make_role"])
+        await connection.execute(found["make_database"], timeout=_DATABASE_SECONDS)
+        await connection.execute(found["open_database"])
+        await connection.execute(
+            """
+            UPDATE tenancy.silo SET template = $2
+            WHERE tenant_id = $1 AND set_config('synchronous_commit', 'on', false) IS NOT NULL
+            """,
+            tenant_id,
+            found["template"],
+        )
 
     async def refresh(self, tenant_id: str) -> None:
         """Bring a silo up to date with the application database; one that is not there stays away."""
@@ -317,10 +321,13 @@ class PostgresSilos:
 
 
 async def _drop(connection: Connection, database: str) -> None:
-    statement = await connection.fetchval(
-        "SELECT format('DROP DATABASE IF EXISTS %I WITH (FORCE)', $1::text)", database
-    )
-    await connection.execute(statement, timeout=_DATABASE_SECONDS)
+    """Drop a database, whoever is in it."""
+    statement = await connection.fetchval("SELECT format('DROP DATABASE IF EXISTS %I', $1::text)", database)
+    try:
+        await connection.execute(f"{statement} WITH (FORCE)", timeout=_DATABASE_SECONDS)
+    except asyncpg.InsufficientPrivilegeError:
+        # An autovacuum worker is in it, which only an administrator may end; without force, Postgres sends it away.
+        await connection.execute(statement, timeout=_DATABASE_SECONDS)
 
 
 class SiloPlace:
