@@ -138,7 +138,7 @@ class ProductsDeployed(Fact):
 class DeploymentRefused(Refusal):
     """What runs stays.
 
-    Codes ``unknown_environment``, ``unknown_region``, ``unknown_driver``, ``unsupported_isolation``, and a driver's own.
+    Codes ``unknown_environment``, ``unknown_region``, ``unknown_driver``, ``unsupported_isolation``, or a driver's own.
     """
 
     answers = DeployProducts
