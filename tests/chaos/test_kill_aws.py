@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from services.provisioning.drivers.aws import silo
 from shared.contracts.provisioning import DeprovisionEnvironment, ProvisionEnvironment, RemoveEnvironment
-from shared.contracts.tenant import ProductVersion
+from shared.contracts.tenant import PlacedProduct
 from shared.testing import eventually
 from tests.chaos.accounts import made_for
 from tests.chaos.amazon import Place
@@ -130,7 +130,7 @@ def wanted(tenant_id: str) -> ProvisionEnvironment:
         isolation="silo",
         driver="aws",
         parameters=PARAMETERS,
-        products=(ProductVersion(name="notes", version="1"),),
+        products=(PlacedProduct(name="notes", version="1"),),
     )
 
 

@@ -31,6 +31,7 @@ from shared.contracts.provisioning import (
     MoveEnvironment,
     ReleaseEnvironment,
     RemoveEnvironment,
+    RemoveProducts,
     ThrottleEnvironment,
 )
 from shared.testing.three_services import asked
@@ -469,7 +470,7 @@ async def test_everything_that_can_be_said_is_listed_and_said(world: PostgresWor
 
     said = await world.handle(*provisionings, *changes, *refused)
     said += await world.undo(*changes)
-    said += await world.handle(asked(remove("a")))
+    said += await world.handle(asked(RemoveProducts(tenant_id="a", products=())), asked(remove("a")))
     said += await world.undo(*provisionings)
 
     said += [event.message for event in world.said]

@@ -17,7 +17,7 @@ from services.provisioning.queries import mail as queries
 from services.provisioning.tests.mail_kit import hour_of
 from services.provisioning.tests.world import PostgresWorld
 from shared.changes import Changes
-from shared.contracts.provisioning import DecisionRecorded, MailSendingResumed
+from shared.contracts.provisioning import DecisionRecorded, MailReported, MailSendingPaused, MailSendingResumed
 from shared.http import create_api
 from shared.messaging.event import decode
 from shared.testing.decisions import changes_on, decided
@@ -93,6 +93,7 @@ async def test_what_became_of_a_tenants_mails_is_shown_with_its_rates(
     assert datetime.fromisoformat(item.pop("since")).astimezone(UTC) == since
     assert item == {
         "tenantId": OWN,
+        "product": None,
         "counts": {"send": 400, "permanent_bounce": 3, "complaint": 1, "open": 7},
         "score": {"sends": 400, "bounces": 3, "complaints": 1, "bounceRate": 0.75, "complaintRate": 0.25},
         "limits": {"hours": 24, "bounceRate": 8.0, "complaintRate": 0.4, "leastSends": 10},
@@ -208,3 +209,44 @@ async def test_a_tenants_mail_is_found_by_an_index_of_tenants(world: PostgresWor
 
     assert "mail_sending_pkey" in of_mail
     assert "mail_count_pkey" in of_mail
+
+
+async def test_an_account_of_a_products_own_is_judged_by_itself_and_shown_with_its_tenants(
+    client: httpx2.AsyncClient, world: PostgresWorld, changes: Changes
+) -> None:
+    tenancy = f"{OWN}:crm"
+    await world.pool.execute(
+        """
+        INSERT INTO environment (environment_id, tenant_id, owner_id, product, driver, isolation, region, resources,
+                                 created_at)
+        VALUES ($1, $2, $3, 'crm', 'aws', 'silo', 'local', $4, $5)
+        """,
+        uuid.uuid4(),
+        tenancy,
+        OWN,
+        {"accountId": "3" * 12},
+        world.clock.now(),
+    )
+    ACCOUNTS[tenancy] = "3" * 12
+    try:
+        await happen(world, OWN, Event.SEND, 20)
+        await pause(world, changes, tenancy)
+    finally:
+        del ACCOUNTS[tenancy]
+
+    items = (await shown(client, who="administrator"))["items"]
+    assert [(each["tenantId"], each["product"], each["paused"]) for each in items] == [
+        (OWN, None, False),
+        (OWN, "crm", True),
+    ]
+    assert (await resume(client, OWN)).status_code == 409
+    body = {"tenantId": OWN, "product": "crm", "reason": "They have cleaned their list."}
+    answer = await client.post("/v1/mail-resumptions", json=body, headers=as_("operator"))
+    assert (answer.status_code, answer.json()["product"], answer.json()["paused"]) == (202, "crm", False)
+    rows = await world.pool.fetch("SELECT event FROM outbox ORDER BY id")
+    facts = [decode(orjson.loads(row["event"])).message for row in rows]
+    assert {(each.tenant_id, each.product) for each in facts if isinstance(each, MailReported)} == {
+        (OWN, None),
+        (OWN, "crm"),
+    }
+    assert [each.product for each in facts if isinstance(each, MailSendingPaused | MailSendingResumed)] == ["crm"] * 2
