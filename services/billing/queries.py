@@ -25,6 +25,63 @@ _INVOICE = """
 """
 
 
+# Opens accounts with their subscriptions, and says why not; `open_accounts` tells of both.
+_OPEN_ACCOUNTS = """
+    WITH ask AS (
+        SELECT ask.*, coalesce(ask.given_currency, plan.currency) AS currency
+        FROM ROWS FROM (jsonb_to_recordset($1) AS (
+            tenant_id text, account_id uuid, subscription_id uuid, customer_name text, plan text, currency text,
+            billing_address text, licences jsonb
+        )) WITH ORDINALITY AS ask (
+            tenant_id, account_id, subscription_id, customer_name, plan, given_currency,
+            billing_address, licences, position
+        )
+        LEFT JOIN plan ON plan.name = ask.plan
+    ), wanted AS (  -- the plan of the account, and those of its licences
+        SELECT position, 0 AS number, '' AS product, plan, subscription_id FROM ask
+        UNION ALL
+        SELECT ask.position, licence.number, licence.product, licence.plan, licence.subscription_id
+        FROM ask CROSS JOIN LATERAL ROWS FROM (
+            jsonb_to_recordset(ask.licences) AS (product text, plan text, subscription_id uuid)
+        ) WITH ORDINALITY AS licence (product, plan, subscription_id, number)
+    ), priced AS (
+        SELECT wanted.*, price.amount,
+               CASE WHEN plan.name IS NULL THEN 'unknown_plan'
+                    WHEN price.plan IS NULL THEN 'unsupported_currency'
+               END AS refusal
+        FROM wanted
+        JOIN ask USING (position)
+        LEFT JOIN plan ON plan.name = wanted.plan
+        LEFT JOIN plan_price AS price ON price.plan = wanted.plan AND price.currency = ask.currency
+    ), refused AS (
+        SELECT DISTINCT ON (position) position, refusal, plan, product
+        FROM priced WHERE refusal IS NOT NULL ORDER BY position, number
+    ), candidate AS (
+        SELECT DISTINCT ON (ask.tenant_id) ask.*
+        FROM ask LEFT JOIN refused USING (position)
+        WHERE refused.position IS NULL ORDER BY ask.tenant_id, ask.position
+    ), opened AS (
+        INSERT INTO account (account_id, tenant_id, customer_name, billing_address, currency, opened_at)
+        SELECT account_id, tenant_id, customer_name, billing_address, currency, $2
+        FROM candidate
+        ORDER BY tenant_id  -- concurrent batches wait for each other's tenants in one order
+        -- Changes nothing, but waits for whoever is at work on the row, and returns the identity that it has.
+        ON CONFLICT (tenant_id) DO UPDATE SET opened_at = account.opened_at
+        RETURNING tenant_id, account_id
+    ), subscribed AS (
+        INSERT INTO subscription (subscription_id, account_id, product, plan, currency, amount)
+        SELECT priced.subscription_id, account_id, priced.product, priced.plan, candidate.currency, priced.amount
+        FROM opened JOIN candidate USING (tenant_id, account_id)  -- the fresh identity: only what was opened now
+        JOIN priced USING (position)
+    )
+    SELECT refused.refusal, refused.plan, refused.product, ask.currency, opened.account_id
+    FROM ask
+    LEFT JOIN refused USING (position)
+    LEFT JOIN opened ON opened.tenant_id = ask.tenant_id
+    ORDER BY ask.position
+"""
+
+
 async def open_accounts(
     connection: Connection, asks: Sequence[Mapping[str, Any]], *, now: datetime
 ) -> list[asyncpg.Record]:
@@ -39,60 +96,7 @@ async def open_accounts(
         ``product`` it is to license and the ``currency`` that it is about, and the ``account_id``.
     """
     return await connection.fetch(
-        """
-        WITH ask AS (
-            SELECT ask.*, coalesce(ask.given_currency, plan.currency) AS currency
-            FROM ROWS FROM (jsonb_to_recordset($1) AS (
-                tenant_id text, account_id uuid, subscription_id uuid, customer_name text, plan text, currency text,
-                billing_address text, licences jsonb
-            )) WITH ORDINALITY AS ask (
-                tenant_id, account_id, subscription_id, customer_name, plan, given_currency,
-                billing_address, licences, position
-            )
-            LEFT JOIN plan ON plan.name = ask.plan
-        ), wanted AS (  -- the plan of the account, and those of its licences
-            SELECT position, 0 AS number, '' AS product, plan, subscription_id FROM ask
-            UNION ALL
-            SELECT ask.position, licence.number, licence.product, licence.plan, licence.subscription_id
-            FROM ask CROSS JOIN LATERAL ROWS FROM (
-                jsonb_to_recordset(ask.licences) AS (product text, plan text, subscription_id uuid)
-            ) WITH ORDINALITY AS licence (product, plan, subscription_id, number)
-        ), priced AS (
-            SELECT wanted.*, price.amount,
-                   CASE WHEN plan.name IS NULL THEN 'unknown_plan'
-                        WHEN price.plan IS NULL THEN 'unsupported_currency'
-                   END AS refusal
-            FROM wanted
-            JOIN ask USING (position)
-            LEFT JOIN plan ON plan.name = wanted.plan
-            LEFT JOIN plan_price AS price ON price.plan = wanted.plan AND price.currency = ask.currency
-        ), refused AS (
-            SELECT DISTINCT ON (position) position, refusal, plan, product
-            FROM priced WHERE refusal IS NOT NULL ORDER BY position, number
-        ), candidate AS (
-            SELECT DISTINCT ON (ask.tenant_id) ask.*
-            FROM ask LEFT JOIN refused USING (position)
-            WHERE refused.position IS NULL ORDER BY ask.tenant_id, ask.position
-        ), opened AS (
-            INSERT INTO account (account_id, tenant_id, customer_name, billing_address, currency, opened_at)
-            SELECT account_id, tenant_id, customer_name, billing_address, currency, $2
-            FROM candidate
-            ORDER BY tenant_id  -- concurrent batches wait for each other's tenants in one order
-            -- Changes nothing, but waits for whoever is at work on the row, and returns the identity that it has.
-            ON CONFLICT (tenant_id) DO UPDATE SET opened_at = account.opened_at
-            RETURNING tenant_id, account_id
-        ), subscribed AS (
-            INSERT INTO subscription (subscription_id, account_id, product, plan, currency, amount)
-            SELECT priced.subscription_id, account_id, priced.product, priced.plan, candidate.currency, priced.amount
-            FROM opened JOIN candidate USING (tenant_id, account_id)  -- the fresh identity: only what was opened now
-            JOIN priced USING (position)
-        )
-        SELECT refused.refusal, refused.plan, refused.product, ask.currency, opened.account_id
-        FROM ask
-        LEFT JOIN refused USING (position)
-        LEFT JOIN opened ON opened.tenant_id = ask.tenant_id
-        ORDER BY ask.position
-        """,
+        _OPEN_ACCOUNTS,
         asks,
         now,
     )

@@ -67,15 +67,11 @@ async def relay_mail(_: Connection, events: Sequence[Event], *, clock: Clock, id
 def _of_mail(event: Event) -> list[tuple[str, Fact]]:
     """Return what is said outside, each with the beginning of its key."""
     match event.message:
-        case provisioning.MailReported(tenant_id=tenant_id, hour=hour, counts=counts):
+        case provisioning.MailReported() as reported:
+            whose = {"tenant_id": reported.tenant_id, "product": reported.product, "hour": reported.hour}
             return [
-                (
-                    f"mail.{name}",
-                    onboarding.MailCounted(
-                        tenant_id=tenant_id, event=name, count=count, hour=hour, occurred_at=event.time
-                    ),
-                )
-                for name, count in counts.items()
+                (f"mail.{name}", onboarding.MailCounted(event=name, count=count, occurred_at=event.time, **whose))
+                for name, count in reported.counts.items()
             ]
         case provisioning.MailSendingPaused() as paused:
             return [("warning.mail", onboarding.TenantMailPaused(**paused.model_dump()))]

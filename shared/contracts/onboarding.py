@@ -108,12 +108,14 @@ class MailCounted(Fact):
         count: to how many recipients.
         hour: in which it happened: the hour's beginning, in UTC.
         occurred_at: when it was told, by provisioning's clock.
+        product: from whose own account they are sent; None for the tenant's.
     """
 
     event: str
     count: int
     hour: datetime
     occurred_at: datetime
+    product: str | None = None
 
 
 class TenantMailPaused(Fact):
@@ -129,6 +131,7 @@ class TenantMailPaused(Fact):
         limit_percent: of sends, for what the code names.
         hours: how far back was looked.
         occurred_at: when, by provisioning's clock.
+        product: from whose own account they are sent; None for the tenant's.
     """
 
     code: str
@@ -138,6 +141,7 @@ class TenantMailPaused(Fact):
     limit_percent: float
     hours: int
     occurred_at: datetime
+    product: str | None = None
 
 
 class TenantMailResumed(Fact):
@@ -147,9 +151,11 @@ class TenantMailResumed(Fact):
 
     Attributes:
         occurred_at: when, by provisioning's clock.
+        product: from whose own account they are sent; None for the tenant's.
     """
 
     occurred_at: datetime
+    product: str | None = None
 
 
 class ApiKeysUsed(KeysUsed):

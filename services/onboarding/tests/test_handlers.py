@@ -321,9 +321,10 @@ async def relayed(fact: Fact) -> list[tuple[str, str, Message]]:
 async def test_what_becomes_of_mails_is_said_to_everybody_outside_by_event_and_tenant() -> None:
     now = ManualClock().now()
 
-    said = await relayed(MailReported(tenant_id="t1", hour=now, counts={"send": 3, "permanent_bounce": 1}))
+    about: dict[str, Any] = {"tenant_id": "t1", "product": "crm", "hour": now}
+    said = await relayed(MailReported(counts={"send": 3, "permanent_bounce": 1}, **about))
 
-    about: dict[str, Any] = {"tenant_id": "t1", "hour": now, "occurred_at": now}
+    about["occurred_at"] = now
     assert said == [
         ("tenure.status", "mail.send.t1", MailCounted(event="send", count=3, **about)),
         ("tenure.status", "mail.permanent_bounce.t1", MailCounted(event="permanent_bounce", count=1, **about)),
@@ -333,15 +334,16 @@ async def test_what_becomes_of_mails_is_said_to_everybody_outside_by_event_and_t
 async def test_everybody_outside_is_warned_of_a_tenant_whose_mail_is_paused_and_told_when_it_goes_on() -> None:
     now = ManualClock().now()
     about: dict[str, Any] = {
-        "tenant_id": "t1", "code": "bounce_rate", "sends": 100, "bounces": 9, "complaints": 0, "limit_percent": 8.0,
-        "hours": 24, "occurred_at": now,
+        "tenant_id": "t1", "product": "crm", "code": "bounce_rate", "sends": 100, "bounces": 9, "complaints": 0,
+        "limit_percent": 8.0, "hours": 24, "occurred_at": now,
     }  # fmt: skip
 
     assert await relayed(MailSendingPaused(**about)) == [
         ("tenure.status", "warning.mail.t1", TenantMailPaused(**about))
     ]
-    assert await relayed(MailSendingResumed(tenant_id="t1", occurred_at=now)) == [
-        ("tenure.status", "mail.resumed.t1", TenantMailResumed(tenant_id="t1", occurred_at=now))
+    whose: dict[str, Any] = {"tenant_id": "t1", "product": "crm", "occurred_at": now}
+    assert await relayed(MailSendingResumed(**whose)) == [
+        ("tenure.status", "mail.resumed.t1", TenantMailResumed(**whose))
     ]
 
 

@@ -6,7 +6,7 @@ A leg that may fail comes before one that people notice.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 from services.provisioning.drivers import tenancy_of
 from services.provisioning.drivers.registry import Drivers
@@ -22,6 +22,10 @@ DROPPED = "The tenant has the product no more."
 
 OPEN: Mapping[str, Any] = {"throttled_at": None, "throttle_reason": None}
 """The settings of an environment in which people may work."""
+
+
+_Wanted: TypeAlias = ProvisionEnvironment | PlacedProduct
+"""What says where an environment is to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,28 +58,9 @@ def estates_of(environments: Iterable[Settings]) -> dict[str, Estate]:
     return {tenant_id: Estate(each, products.get(tenant_id, {})) for tenant_id, each in own.items()}
 
 
-class Wanted(Protocol):
-    """Where an environment is to be, as tiers and products say it."""
-
-    @property
-    def driver(self) -> str:
-        """What makes it."""
-        ...
-
-    @property
-    def isolation(self) -> str | None:
-        """What it is to be."""
-        ...
-
-    @property
-    def region(self) -> str | None:
-        """Where; None for the default."""
-        ...
-
-
 def unprovidable(ask: ProvisionEnvironment, drivers: Drivers, regions: Sequence[str]) -> Failure | None:
     """Return why a tenant's environments cannot be had here, if they cannot."""
-    wanted: list[Wanted] = [ask, *_apart(ask.products)]
+    wanted: list[_Wanted] = [ask, *_apart(ask.products)]
     return _first(_unprovidable(each, drivers, regions) for each in wanted)
 
 
@@ -91,7 +76,7 @@ def _first(failures: Iterable[Failure | None]) -> Failure | None:
     return next((each for each in failures if each is not None), None)
 
 
-def _unprovidable(wanted: Wanted, drivers: Drivers, regions: Sequence[str]) -> Failure | None:
+def _unprovidable(wanted: _Wanted, drivers: Drivers, regions: Sequence[str]) -> Failure | None:
     if wanted.region is not None and wanted.region not in regions:
         return Failure("unknown_region", f"There is no region {wanted.region!r}, only {', '.join(regions)}.")
     if (driver := drivers.find(wanted.driver)) is None:

@@ -17,6 +17,7 @@ from services.provisioning.jobs.course import PATIENCE
 from services.provisioning.jobs.job import Job
 from services.provisioning.jobs.settling import Held, Settling, environment_of
 from services.provisioning.queries import jobs as queries
+from services.provisioning.repeating import repeat
 from shared.clock import Clock
 from shared.failpoints import failpoint
 from shared.ids import Ids
@@ -82,18 +83,7 @@ class Worker:
             await self._stop()
 
     async def _repeat(self, work: Callable[[], Awaitable[Any]], rest: Callable[[], Awaitable[None]]) -> None:
-        outages = 0
-        while True:
-            try:
-                await work()
-                outages = 0
-            except Exception as error:
-                if not (is_unavailable(error) or isinstance(error, CONTENTION)):
-                    raise
-                outages += 1
-                log.warning("jobs wait for the database", action="jobs_unavailable", error=repr(error))
-                await self._clock.sleep(backoff(outages))
-            await rest()
+        await repeat("jobs", work, rest, clock=self._clock)
 
     async def _rest(self) -> None:
         """Wait for news, for a call to end, or for a moment."""

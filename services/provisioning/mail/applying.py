@@ -11,8 +11,8 @@ import structlog
 from services.provisioning.drivers import DriverUnavailableError, Environment, NoEnvironmentError
 from services.provisioning.drivers.registry import Drivers
 from services.provisioning.jobs.job import Settings
-from services.provisioning.mail.repeating import repeat
 from services.provisioning.queries import mail as queries
+from services.provisioning.repeating import repeat
 from shared.clock import Clock
 from shared.postgres import Pool, transaction
 
@@ -60,7 +60,7 @@ class Applying:
 
     async def run(self) -> None:
         """Fulfil wishes for ever."""
-        await repeat(self.apply_all, every=_EVERY_SECONDS, clock=self._clock)
+        await repeat("mail", self.apply_all, lambda: self._clock.sleep(_EVERY_SECONDS), clock=self._clock)
 
     async def apply_all(self) -> None:
         """Try all that is due."""

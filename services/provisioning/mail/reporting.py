@@ -8,8 +8,8 @@ import structlog
 
 from services.provisioning.drivers import parts_of
 from services.provisioning.mail.judging import Limits, Reason, Score, judge
-from services.provisioning.mail.repeating import repeat
 from services.provisioning.queries import mail as queries
+from services.provisioning.repeating import repeat
 from shared.audit import Actor
 from shared.changes import Change, Changes
 from shared.clock import Clock
@@ -38,7 +38,7 @@ class Reporter:
 
     async def run(self) -> None:
         """Report every few seconds, for ever."""
-        await repeat(self.report_all, every=_EVERY_SECONDS, clock=self._clock)
+        await repeat("mail", self.report_all, lambda: self._clock.sleep(_EVERY_SECONDS), clock=self._clock)
 
     async def report_all(self) -> None:
         """Tell all that is to be told."""

@@ -19,6 +19,7 @@ from shared.contracts.provisioning import (
     EnvironmentDeprovisioned,
     EnvironmentMoved,
     EnvironmentProvisioned,
+    EnvironmentRefused,
     EnvironmentReleased,
     EnvironmentRemoved,
     EnvironmentThrottled,
@@ -154,7 +155,8 @@ class TestProvisioning:
 
         (answer,) = await world.work()
 
-        assert (answer.code, answer.tenant_id) == ("no_room", TENANT)  # type: ignore[attr-defined]
+        assert isinstance(answer, EnvironmentRefused)
+        assert (answer.code, answer.tenant_id) == ("no_room", TENANT)
         assert await nothing_is_left(world, driver)
 
     @pytest.mark.parametrize(

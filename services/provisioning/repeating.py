@@ -12,8 +12,14 @@ from shared.postgres import CONTENTION, is_unavailable
 log = structlog.get_logger(__name__)
 
 
-async def repeat(work: Callable[[], Awaitable[Any]], *, every: float, clock: Clock) -> None:
-    """Do something every so many seconds, for ever; outages of the database are waited out."""
+async def repeat(
+    what: str, work: Callable[[], Awaitable[Any]], rest: Callable[[], Awaitable[None]], *, clock: Clock
+) -> None:
+    """Do something and rest, in turns, for ever; outages of the service's own database are waited out.
+
+    Args:
+        what: the name under which the log has it.
+    """
     outages = 0
     while True:
         try:
@@ -23,6 +29,6 @@ async def repeat(work: Callable[[], Awaitable[Any]], *, every: float, clock: Clo
             if not (is_unavailable(error) or isinstance(error, CONTENTION)):
                 raise
             outages += 1
-            log.warning("mail waits for the database", action="mail_unavailable", error=repr(error))
+            log.warning("the database is waited for", action=f"{what}_unavailable", error=repr(error))
             await clock.sleep(backoff(outages))
-        await clock.sleep(every)
+        await rest()
