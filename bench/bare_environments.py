@@ -54,8 +54,8 @@ async def _take(own: Pool, tenants: Sequence[str], isolation: str) -> None:
     ]  # fmt: skip
     begun: list[dict[str, Any]] = [
         {"job_id": _IDS.new(), "tenant_id": tenant_id, "workflow_id": workflows[tenant_id], "step": "bench",
-         "ask_id": _IDS.new(), "operation": "provision", "lane": f"postgres/{isolation}", "wanted": {}, "found": None,
-         "state": "running"}
+         "ask_id": _IDS.new(), "asked": None, "tenancy": None, "operation": "provision",
+         "lane": f"postgres/{isolation}", "wanted": {}, "found": None, "ahead": [], "behind": [], "state": "running"}
         for tenant_id in tenants
     ]  # fmt: skip
     async with transaction(own) as connection:

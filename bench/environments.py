@@ -7,7 +7,7 @@ claims, the driver, the answers. Bare: see `bench.bare_environments`. Both in tu
 import asyncio
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,7 +29,7 @@ from shared.messaging.rabbitmq import RabbitBus
 from shared.messaging.topology import exchange_of
 from shared.postgres import Pool, open_pool
 
-COUNTS = {"pool": 4000, "bridge": 400, "silo": 40}
+COUNTS: Mapping[str, int] = {"pool": 4000, "bridge": 400, "silo": 40}
 """How many of each are made in a round."""
 
 _AT_ONCE = {"silo": 4}
@@ -47,9 +47,8 @@ class Bench:
     url: str
     bus: Bus
 
-    async def rates(self, isolation: str, number: int) -> tuple[float, float]:
-        """Make as many environments of one isolation as a round has; return how many a second, Tenure's and bare."""
-        count = COUNTS[isolation]
+    async def rates(self, isolation: str, count: int, number: int) -> tuple[float, float]:
+        """Make so many environments of one isolation in a round; return how many a second, Tenure's and bare."""
         tenants = [f"{isolation}-{number}-{index}" for index in range(count)]
         workflows = [_IDS.new() for _ in tenants]
         started = time.perf_counter()
@@ -115,12 +114,17 @@ async def opened_bench(stack: Stack) -> AsyncIterator[Bench]:
                 await own.close()
 
 
-async def compare(*, rounds: int) -> None:
-    """Measure every isolation in turn with its floor, and print both with their ratio."""
+async def compare(*, rounds: int, counts: Mapping[str, int] = COUNTS) -> None:
+    """Measure every isolation in turn with its floor, and print both with their ratio.
+
+    Args:
+        rounds: of which the medians are printed.
+        counts: how many of each isolation are made in a round.
+    """
     async with servers() as stack, opened_bench(stack) as bench:
         print(f"\n{'environments, per second':<34}{'Tenure':>12}{'bare':>12}{'bare/Tenure':>14}")
-        for isolation, count in COUNTS.items():
-            pairs = [await bench.rates(isolation, number) for number in range(rounds)]
+        for isolation, count in counts.items():
+            pairs = [await bench.rates(isolation, count, number) for number in range(rounds)]
             rate, floor = median(rate for rate, _ in pairs), median(floor for _, floor in pairs)
             print(
                 f"{f'{isolation} ({count} at a time)':<34}{rate:>12.1f}{floor:>12.1f}{floor / rate:>14.2f}", flush=True
