@@ -112,13 +112,13 @@ def _entry(decision: Decision, end: End, now: datetime) -> dict[str, Any]:
 async def append(connection: Connection, decisions: Sequence[Decision], *, now: datetime) -> None:
     """Append decisions to the chains of their tenants, each once, however often it is told."""
     tenant_ids = list(dict.fromkeys(each.tenant_id for each in decisions))
-    rows = await queries.lock_chains(connection, tenant_ids, beginning=BEGINNING)
+    rows = await queries.audit.lock_chains(connection, tenant_ids, beginning=BEGINNING)
     ends = {row["tenant_id"]: End(row["seq"], row["hash"]) for row in rows}
     # Looked up under the locks, so that nobody else appends one of them meanwhile.
-    known = await queries.known_decisions(connection, [each.decision_id for each in decisions])
+    known = await queries.audit.known_decisions(connection, [each.decision_id for each in decisions])
     fresh = {each.decision_id: each for each in decisions if each.decision_id not in known}
     if fresh:
-        await queries.append_entries(connection, sealed(fresh.values(), ends, now=now))
+        await queries.audit.append_entries(connection, sealed(fresh.values(), ends, now=now))
 
 
 async def verify(pool: Pool, tenant_id: str, *, from_seq: int = 1, most: int | None = None) -> Verification:
@@ -127,14 +127,14 @@ async def verify(pool: Pool, tenant_id: str, *, from_seq: int = 1, most: int | N
     What is before ``from_seq`` is taken as it is: begin at 1, and go on where the last look ended.
     """
     async with pool.acquire(timeout=_CONNECTION_SECONDS) as connection:
-        row = await queries.end_of_chain(connection, tenant_id)
-        before = await queries.entries_from(connection, tenant_id, from_seq - 1, limit=1) if from_seq > 1 else []
+        row = await queries.audit.end_of_chain(connection, tenant_id)
+        before = await queries.audit.entries_from(connection, tenant_id, from_seq - 1, limit=1) if from_seq > 1 else []
     end = End(row["seq"], row["hash"] or BEGINNING)
     check = _Check(from_seq, before[0]["hash"] if before else BEGINNING)
     last = min(end.seq, from_seq + (most or MOST_VERIFIED) - 1)
     while check.broken_at is None and check.seq <= last:
         async with pool.acquire(timeout=_CONNECTION_SECONDS) as connection:
-            entries = await queries.entries_from(
+            entries = await queries.audit.entries_from(
                 connection, tenant_id, check.seq, limit=min(_CHUNK, last - check.seq + 1)
             )
         check.take(entries)

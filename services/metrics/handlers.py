@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from services.metrics import audit, queries
-from services.metrics.queries import Limit, Limits
+from services.metrics.queries.quotas import Limit, Limits
 from shared.access import replica
 from shared.clock import Clock
 from shared.contracts import Fact, identity, onboarding, provisioning, tenant
@@ -25,8 +25,8 @@ async def track_tenants(
     """
     unknown = await _unknown_meters(connection, asks)
     accepted = [ask for ask in asks if unknown.isdisjoint(ask.quotas)]
-    await queries.track_tenants(connection, list(dict.fromkeys(ask.tenant_id for ask in accepted)), now=clock.now())
-    await queries.set_quotas(
+    await queries.tenants.track(connection, list(dict.fromkeys(ask.tenant_id for ask in accepted)), now=clock.now())
+    await queries.quotas.put(
         connection, {(ask.tenant_id, meter): limit for ask in accepted for meter, limit in ask.quotas.items()}
     )
     return [_tracking(ask, unknown) for ask in asks]
@@ -34,7 +34,7 @@ async def track_tenants(
 
 async def _unknown_meters(connection: Connection, asks: Sequence[contracts.TrackTenant]) -> set[str]:
     named = {meter for ask in asks for meter in ask.quotas}
-    return named - (await queries.enforcements(connection, named)).keys()
+    return named - (await queries.meters.enforcements(connection, named)).keys()
 
 
 def _tracking(ask: contracts.TrackTenant, unknown: Collection[str]) -> Fact:
@@ -50,9 +50,9 @@ def _no_meter(names: Sequence[str]) -> str:
 async def untrack_tenants(connection: Connection, asks: Sequence[contracts.UntrackTenant]) -> Sequence[Fact]:
     """Forget each tenant, its quotas and its usage; for a tenant that is not tracked there is nothing to do."""
     tenant_ids = [ask.tenant_id for ask in asks]
-    await queries.lock_tenants(connection, tenant_ids)
-    await queries.delete_quotas(connection, tenant_ids)
-    await queries.delete_tracked_tenants(connection, tenant_ids)
+    await queries.tenants.lock(connection, tenant_ids)
+    await queries.quotas.delete(connection, tenant_ids)
+    await queries.tenants.delete(connection, tenant_ids)
     return [contracts.TenantUntracked(tenant_id=tenant_id) for tenant_id in tenant_ids]
 
 
@@ -61,11 +61,11 @@ async def change_quotas(connection: Connection, asks: Sequence[contracts.ChangeQ
 
     A meter for which the tenant has a quota stays enforced as it is. Of two asks for one tenant the later counts.
     """
-    enforcements = await queries.enforcements(connection, {meter for ask in asks for meter in ask.quotas})
-    tracked = await queries.lock_tenants(connection, [ask.tenant_id for ask in asks])
-    limits = await queries.limits_of(connection, tracked)
+    enforcements = await queries.meters.enforcements(connection, {meter for ask in asks for meter in ask.quotas})
+    tracked = await queries.tenants.lock(connection, [ask.tenant_id for ask in asks])
+    limits = await queries.quotas.limits_of(connection, tracked)
     changes = [_change(ask, limits, enforcements) for ask in asks]
-    await queries.replace_quotas(connection, limits)
+    await queries.quotas.replace(connection, limits)
     return changes
 
 
@@ -99,8 +99,8 @@ def _before(found: Limits) -> Mapping[str, Any]:
 async def restore_quotas(connection: Connection, restorations: Sequence[Restoration]) -> Sequence[Fact]:
     """Hold each tenant to the quotas again that it was found with; one that is not tracked any more is left alone."""
     found = {each.tenant_id: _limits(each.before) for each in restorations if each.before is not None}
-    tracked = await queries.lock_tenants(connection, found)
-    await queries.replace_quotas(connection, {tenant_id: found[tenant_id] for tenant_id in tracked})
+    tracked = await queries.tenants.lock(connection, found)
+    await queries.quotas.replace(connection, {tenant_id: found[tenant_id] for tenant_id in tracked})
     return [contracts.QuotasRestored(tenant_id=each.tenant_id) for each in restorations]
 
 
@@ -111,10 +111,10 @@ def _limits(before: Mapping[str, Any]) -> Limits:
 async def purge_metrics(connection: Connection, asks: Sequence[contracts.PurgeMetrics]) -> Sequence[Fact]:
     """Forget each tenant and all that is known of it, and count that; a tenant that is not tracked has nothing."""
     tenant_ids = [ask.tenant_id for ask in asks]
-    await queries.lock_tenants(connection, tenant_ids)
-    quotas = await queries.delete_quotas(connection, tenant_ids)
-    hours = await queries.delete_usage(connection, tenant_ids)
-    tracked = await queries.delete_tracked_tenants(connection, tenant_ids)
+    await queries.tenants.lock(connection, tenant_ids)
+    quotas = await queries.quotas.delete(connection, tenant_ids)
+    hours = await queries.usage.delete(connection, tenant_ids)
+    tracked = await queries.tenants.delete(connection, tenant_ids)
     return [
         contracts.MetricsPurged(
             tenant_id=tenant_id,
@@ -148,13 +148,13 @@ MAIL_METERS = {
 
 async def meter_mail(connection: Connection, facts: Sequence[provisioning.MailReported]) -> Sequence[Fact]:
     """Add what became of tenants' mails to their usage; of tenants that are not tracked nothing is kept."""
-    used: Counter[queries.Hour] = Counter()
+    used: Counter[queries.usage.Hour] = Counter()
     for fact in facts:
         for event, count in fact.counts.items():
             if event in MAIL_METERS:
-                used[queries.Hour(fact.tenant_id, MAIL_METERS[event], fact.hour)] += count
-    tracked = set(await queries.lock_tenants(connection, {key.tenant_id for key in used}))
-    await queries.add_usage(connection, {key: count for key, count in used.items() if key.tenant_id in tracked})
+                used[queries.usage.Hour(fact.tenant_id, MAIL_METERS[event], fact.hour)] += count
+    tracked = set(await queries.tenants.lock(connection, {key.tenant_id for key in used}))
+    await queries.usage.add(connection, {key: count for key, count in used.items() if key.tenant_id in tracked})
     return []
 
 

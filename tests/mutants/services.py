@@ -266,7 +266,7 @@ DEFECTS = (
     ),
     Defect(
         "a tenant sees the audit trail of another one",
-        "services/metrics/api.py",
+        "services/metrics/api/audit.py",
         "EntryFilter(asker.narrowed(tenant_id), actor",
         "EntryFilter(tenant_id or asker.tenant_id, actor",
         _AUDIT[::-1],

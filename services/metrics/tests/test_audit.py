@@ -282,13 +282,13 @@ async def test_what_is_appended_while_a_chain_is_looked_at_does_not_break_it(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await hear(pool, made(), made())
-    read = queries.entries_from
+    read = queries.audit.entries_from
 
     async def slowly(*arguments: Any, **more: Any) -> Any:
         await hear(pool, made())
         return await read(*arguments, **more)
 
-    monkeypatch.setattr(queries, "entries_from", slowly)
+    monkeypatch.setattr(queries.audit, "entries_from", slowly)
     found = await audit.verify(pool, "t1")
 
     assert (found.checked, found.broken_at, found.end.seq) == (2, None, 2)

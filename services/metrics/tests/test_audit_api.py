@@ -11,7 +11,7 @@ import pytest
 
 from services.metrics import audit, queries
 from services.metrics.api import routes
-from services.metrics.queries import EntryFilter
+from services.metrics.queries.audit import EntryFilter
 from shared.audit import Actor, decision
 from shared.clock import ManualClock
 from shared.contracts.base import INSTALLATION, Decision
@@ -240,7 +240,7 @@ async def test_whoever_has_the_entries_can_work_out_the_hashes(client: httpx2.As
 async def test_every_list_is_found_by_an_index(pool: Pool, wanted: EntryFilter, index: str) -> None:
     after = (datetime.now(UTC) - timedelta(days=1), IDS.new())
     async with pool.acquire() as connection:
-        plan = await general_plan(connection, queries.entries(connection, wanted, after=after, limit=50))
+        plan = await general_plan(connection, queries.audit.entries(connection, wanted, after=after, limit=50))
 
     assert f"Index Scan Backward using {index}" in plan
     assert "Sort" not in plan

@@ -4,21 +4,21 @@ import asyncpg
 import pytest
 
 from services.metrics import queries
-from services.metrics.queries import Limit
+from services.metrics.queries.quotas import Limit
 from shared.postgres import Connection, Pool
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 async def track(connection: Connection, tenant_id: str, **limits: int) -> None:
-    await queries.track_tenants(connection, [tenant_id], now=NOW)
-    await queries.set_quotas(connection, {(tenant_id, meter): limit for meter, limit in limits.items()})
+    await queries.tenants.track(connection, [tenant_id], now=NOW)
+    await queries.quotas.put(connection, {(tenant_id, meter): limit for meter, limit in limits.items()})
 
 
 async def test_the_catalog_comes_in_pages_by_name(pool: Pool) -> None:
     async with pool.acquire() as connection:
-        first = await queries.meters(connection, after="", limit=2)
-        rest = await queries.meters(connection, after=first[-1]["name"], limit=50)
+        first = await queries.meters.page(connection, after="", limit=2)
+        rest = await queries.meters.page(connection, after=first[-1]["name"], limit=50)
 
     rows = [tuple(row) for row in (*first, *rest)]
     assert [row for row in rows if not row[0].startswith("mail_")] == [
@@ -31,11 +31,11 @@ async def test_the_catalog_comes_in_pages_by_name(pool: Pool) -> None:
 
 async def test_only_meters_of_the_catalog_are_enforced(pool: Pool) -> None:
     async with pool.acquire() as connection:
-        assert await queries.enforcements(connection, ["seats", "api_calls", "dreams", "SEATS"]) == {
+        assert await queries.meters.enforcements(connection, ["seats", "api_calls", "dreams", "SEATS"]) == {
             "seats": "hard",
             "api_calls": "soft",
         }
-        assert await queries.enforcements(connection, []) == {}
+        assert await queries.meters.enforcements(connection, []) == {}
 
 
 async def test_limits_are_those_of_the_tenants_that_are_named(pool: Pool) -> None:
@@ -44,7 +44,7 @@ async def test_limits_are_those_of_the_tenants_that_are_named(pool: Pool) -> Non
         await track(connection, "t2")
         await track(connection, "t3", seats=4)
 
-        assert await queries.limits_of(connection, ["t1", "t2"]) == {
+        assert await queries.quotas.limits_of(connection, ["t1", "t2"]) == {
             "t1": {"seats": (3, "hard"), "api_calls": (10, "soft")},
             "t2": {},
         }
@@ -56,9 +56,9 @@ async def test_quotas_are_replaced_only_of_the_tenants_that_are_named(pool: Pool
         await track(connection, "t2", seats=3)
         await track(connection, "t3", seats=3)
 
-        await queries.replace_quotas(connection, {"t1": {"seats": Limit(5, "soft")}, "t2": {}})
+        await queries.quotas.replace(connection, {"t1": {"seats": Limit(5, "soft")}, "t2": {}})
 
-        assert await queries.limits_of(connection, ["t1", "t2", "t3"]) == {
+        assert await queries.quotas.limits_of(connection, ["t1", "t2", "t3"]) == {
             "t1": {"seats": (5, "soft")},
             "t2": {},
             "t3": {"seats": (3, "hard")},
@@ -70,7 +70,7 @@ async def test_a_quota_that_is_there_already_is_not_written_again(pool: Pool) ->
         await track(connection, "t1", seats=3, api_calls=10)
         written = await connection.fetchval("SELECT xmin FROM quota WHERE meter = 'seats'")
 
-        await queries.replace_quotas(connection, {"t1": {"seats": Limit(3, "hard"), "api_calls": Limit(11, "soft")}})
+        await queries.quotas.replace(connection, {"t1": {"seats": Limit(3, "hard"), "api_calls": Limit(11, "soft")}})
 
         assert await connection.fetchval("SELECT xmin FROM quota WHERE meter = 'seats'") == written
         assert await connection.fetchval("SELECT xmin FROM quota WHERE meter = 'api_calls'") != written
@@ -81,8 +81,8 @@ async def test_the_quotas_of_one_tenant_come_in_pages_by_meter_with_units(pool: 
         await track(connection, "t1", storage_gb=1, seats=3, api_calls=10)
         await track(connection, "t2", seats=4)
 
-        first = await queries.quotas_of_tenant(connection, "t1", after="", limit=2)
-        rest = await queries.quotas_of_tenant(connection, "t1", after=first[-1]["meter"], limit=2)
+        first = await queries.quotas.page(connection, "t1", after="", limit=2)
+        rest = await queries.quotas.page(connection, "t1", after=first[-1]["meter"], limit=2)
 
     assert [(row["meter"], row["limit_value"], row["unit"]) for row in (*first, *rest)] == [
         ("api_calls", 10, "call"),

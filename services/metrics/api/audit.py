@@ -1,7 +1,7 @@
-"""All HTTP of the metrics service: what can be metered, how much of it a tenant may use, and the audit trail."""
+"""The audit trail over HTTP."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 import asyncpg
@@ -9,64 +9,20 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from services.metrics import audit, queries
-from services.metrics.queries import EntryFilter, UsageFilter
+from services.metrics.queries.audit import EntryFilter
 from shared.access import Role
 from shared.contracts.base import INSTALLATION
 from shared.http import DEFAULT_LIMIT, Asker, Cursor, Limit, Page, Resource, decode_cursor, page, permit
 from shared.postgres import Pool
 from shared.text import Identifier, Instant, Text
 
-PATHS = ("/v1/meters", "/v1/usage", "/v1/quotas", "/v1/audit")
-
-_READERS = permit(Role.SYSTEM_ADMIN, Role.CUSTOMER_SUPPORT, Role.TENANT_ADMIN)
 _ADMINISTRATORS = permit(Role.SYSTEM_ADMIN, Role.TENANT_ADMIN)
 
 _CONNECTION_SECONDS = 5.0
 
-Enforcement = Annotated[
-    Literal["soft", "hard"], Field(description="Of usage beyond a limit: `soft` accepts and reports it, `hard` denies.")
+TenantOfTrail = Annotated[
+    Identifier | None, Query(alias="tenantId", description="Whose; `_` is what concerns the installation.")
 ]
-
-
-class Meter(Resource):
-    """Something that can be metered."""
-
-    name: str
-    unit: str = Field(description="What one of it is.")
-    enforcement: Enforcement
-
-    @classmethod
-    def of(cls, row: asyncpg.Record) -> Self:
-        """Make it from a row of `queries.meters`."""
-        return cls(**row)
-
-
-class Quota(Resource):
-    """How much of a meter a tenant may use in a calendar month."""
-
-    meter: str
-    limit: int = Field(description="In the unit of the meter.")
-    unit: str
-    enforcement: Enforcement
-
-    @classmethod
-    def of(cls, row: asyncpg.Record) -> Self:
-        """Make it from a row of `queries.quotas_of_tenant`."""
-        return cls(meter=row["meter"], limit=row["limit_value"], unit=row["unit"], enforcement=row["enforcement"])
-
-
-class Usage(Resource):
-    """What a tenant has used of a meter in a while."""
-
-    meter: str
-    unit: str
-    since: datetime = Field(alias="from", description="The beginning of the hour, the day or the month, in UTC.")
-    quantity: str = Field(description="In the unit of the meter; a decimal number.")
-
-    @classmethod
-    def of(cls, row: asyncpg.Record) -> Self:
-        """Make it from a row of `queries.usage`."""
-        return cls(meter=row["meter"], unit=row["unit"], since=row["since"], quantity=f"{row['quantity']:f}")
 
 
 class AuditEntry(Resource):
@@ -93,7 +49,7 @@ class AuditEntry(Resource):
 
     @classmethod
     def of(cls, row: asyncpg.Record) -> Self:
-        """Make it from a row of `queries.entries`."""
+        """Make it from a row of `queries.audit.entries`."""
         shown = {**row, "previous_hash": row["previous_hash"].hex(), "hash": row["hash"].hex()}
         return cls(**shown | {"tenant_id": _shown_tenant(row["tenant_id"])})
 
@@ -128,88 +84,8 @@ class AuditVerification(Resource):
         )
 
 
-def _shown_tenant(tenant_id: str) -> str | None:
-    return None if tenant_id == INSTALLATION else tenant_id
-
-
-TenantOfTrail = Annotated[
-    Identifier | None, Query(alias="tenantId", description="Whose; `_` is what concerns the installation.")
-]
-
-
 def routes(pool: Pool) -> APIRouter:
-    """Return every route of the service."""
-    router = APIRouter()
-    router.include_router(_meter_routes(pool))
-    router.include_router(_usage_routes(pool))
-    router.include_router(_quota_routes(pool))
-    router.include_router(_audit_routes(pool))
-    return router
-
-
-def _meter_routes(pool: Pool) -> APIRouter:
-    router = APIRouter(tags=["meters"])
-
-    @router.get("/v1/meters", dependencies=[_READERS])
-    async def list_meters(limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Page[Meter]:
-        """List what can be metered, by name."""
-        (after,) = decode_cursor(cursor, str) or ("",)
-        async with pool.acquire() as connection:
-            rows = await queries.meters(connection, after=after, limit=limit + 1)
-        return page(rows, limit=limit, item=Meter.of, key=lambda row: (row["name"],))
-
-    return router
-
-
-def _usage_routes(pool: Pool) -> APIRouter:
-    router = APIRouter(tags=["usage"])
-
-    @router.get("/v1/usage", dependencies=[_ADMINISTRATORS])
-    async def list_usage(
-        *,
-        asker: Asker,
-        tenant_id: Annotated[Identifier, Query(alias="tenantId")],
-        meter: Annotated[Text | None, Query(description="Only of this one.")] = None,
-        since: Annotated[
-            Instant | None, Query(alias="from", description="Only hours that begin then or later.")
-        ] = None,
-        until: Annotated[Instant | None, Query(alias="to", description="Only hours that begin before.")] = None,
-        window: Annotated[Literal["hour", "day", "month"], Query(description="What is added up, in UTC.")] = "hour",
-        limit: Limit = DEFAULT_LIMIT,
-        cursor: Cursor = None,
-    ) -> Page[Usage]:
-        """List what a tenant has used, by time and meter; where nothing was used there is no item."""
-        wanted = UsageFilter(asker.narrowed(tenant_id), meter, since, until)
-        after = decode_cursor(cursor, datetime, str)
-        async with pool.acquire() as connection:
-            rows = await queries.usage(
-                connection, wanted, window=window, after=(after[0], after[1]) if after else None, limit=limit + 1
-            )
-        return page(rows, limit=limit, item=Usage.of, key=lambda row: (row["since"], row["meter"]))
-
-    return router
-
-
-def _quota_routes(pool: Pool) -> APIRouter:
-    router = APIRouter(tags=["quotas"])
-
-    @router.get("/v1/quotas", dependencies=[_ADMINISTRATORS])
-    async def list_quotas(
-        asker: Asker,
-        tenant_id: Annotated[Identifier, Query(alias="tenantId")],
-        limit: Limit = DEFAULT_LIMIT,
-        cursor: Cursor = None,
-    ) -> Page[Quota]:
-        """List a tenant's quotas by meter; of a meter without one it may use as much as it likes."""
-        (after,) = decode_cursor(cursor, str) or ("",)
-        async with pool.acquire() as connection:
-            rows = await queries.quotas_of_tenant(connection, asker.narrowed(tenant_id), after=after, limit=limit + 1)
-        return page(rows, limit=limit, item=Quota.of, key=lambda row: (row["meter"],))
-
-    return router
-
-
-def _audit_routes(pool: Pool) -> APIRouter:
+    """Return the routes."""
     router = APIRouter(tags=["audit"], dependencies=[_ADMINISTRATORS])
 
     @router.get("/v1/audit")
@@ -228,7 +104,7 @@ def _audit_routes(pool: Pool) -> APIRouter:
         wanted = EntryFilter(asker.narrowed(tenant_id), actor, action, since, until)
         after = decode_cursor(cursor, datetime, UUID)
         async with pool.acquire(timeout=_CONNECTION_SECONDS) as connection:
-            rows = await queries.entries(
+            rows = await queries.audit.entries(
                 connection, wanted, after=(after[0], after[1]) if after else None, limit=limit + 1
             )
         return page(rows, limit=limit, item=AuditEntry.of, key=lambda row: (row["decided_at"], row["decision_id"]))
@@ -249,3 +125,7 @@ def _audit_routes(pool: Pool) -> APIRouter:
         return AuditVerification.of(tenant_id or asker.tenant_id or INSTALLATION, found)
 
     return router
+
+
+def _shown_tenant(tenant_id: str) -> str | None:
+    return None if tenant_id == INSTALLATION else tenant_id
