@@ -27,6 +27,7 @@ from shared.contracts import onboarding as contracts
 from shared.contracts.base import Message
 from shared.ids import Ids
 from shared.messaging.event import Event, Outgoing
+from shared.messaging.subscriptions import NewerCodeNeededError
 from shared.messaging.topology import STATUS_EXCHANGE, exchange_of
 from shared.postgres import Connection
 from shared.service import NotReadyError
@@ -108,9 +109,11 @@ class Engine:
         Raises:
             UnknownWorkflowError: one is for a workflow or step that does not exist, or that asked something else, or
                 somebody else.
+            NewerCodeNeededError: one is for a workflow that a newer release has begun.
         """
         rows = await queries.lock_workflows(connection, [answer.workflow_id for answer in answers])
         stored = await load(connection, rows)
+        self._leave_to_newer_code(stored.values())
         for answer in answers:
             _refuse_unknown(stored, answer)
         return await self._run(connection, stored, [(answer.workflow_id, answer.happened) for answer in answers])
@@ -120,20 +123,32 @@ class Engine:
 
         Raises:
             ForbiddenError: the state of the workflow forbids it.
+            NewerCodeNeededError: a newer release has begun the workflow.
         """
         stored = await load(connection, await queries.lock_workflows(connection, [workflow_id]))
         if not stored:
             return None
+        self._leave_to_newer_code(stored.values())
         before = stored[workflow_id]
         outgoing = await self._run(connection, stored, [(workflow_id, action)])
         return Acted(before, stored[workflow_id], outgoing)
 
     async def take_due(self, connection: Connection, *, limit: int) -> tuple[int, list[Outgoing]]:
-        """Let timers that have gone off take effect; return of how many workflows, and what follows."""
+        """Let timers that have gone off take effect; return of how many workflows, and what follows.
+
+        Raises:
+            NewerCodeNeededError: a newer release has begun one of the workflows.
+        """
         now = self._clock.now()
         stored = await load(connection, await queries.lock_due_workflows(connection, now=now, limit=limit))
+        self._leave_to_newer_code(stored.values())
         inputs = [(workflow_id, each) for workflow_id in stored for each in _due(stored[workflow_id].workflow, now)]
         return len(stored), await self._run(connection, stored, inputs)
+
+    def _leave_to_newer_code(self, stored: Iterable[Stored]) -> None:
+        for each in stored:
+            if (each.definition, each.version) not in self._definitions:
+                raise NewerCodeNeededError(f"workflow {each.workflow.id} runs {each.definition} version {each.version}")
 
     def first(self, stored: Stored, happened: Input) -> tuple[Advanced, list[Outgoing]]:
         """Advance a workflow that is not stored yet."""

@@ -12,6 +12,7 @@ from shared.audit import Decider
 from shared.http import FieldError, Problem
 from shared.messaging import outbox
 from shared.messaging.event import Outgoing
+from shared.messaging.subscriptions import NewerCodeNeededError
 from shared.postgres import CONTENTION, transaction
 from shared.service import Kernel
 
@@ -30,7 +31,8 @@ class Operators:
         """Take an action of somebody into account and return the workflow, or None if there is none.
 
         Raises:
-            Problem: 409 where the state of the workflow forbids it, 422 where it names a step that there is not.
+            Problem: 409 where the state of the workflow forbids it, 422 where it names a step that there is not, 503
+                where only newer code knows the steps.
         """
         try:
             acted = await self._act_patiently(workflow_id, action, decider)
@@ -39,6 +41,9 @@ class Operators:
         except UnknownStepError as error:
             detail = f"The workflow has no step {error}."
             raise Problem(422, code="unknown_step", detail=detail, errors=[FieldError("/step", detail)]) from error
+        except NewerCodeNeededError as error:
+            detail = "A newer release has begun the workflow, and is being deployed. Try again in a minute."
+            raise Problem(503, code="newer_code_needed", detail=detail, headers={"Retry-After": "60"}) from error
         if acted is None:
             return None
         self._watch.wake()

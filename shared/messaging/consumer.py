@@ -3,8 +3,8 @@
     received -> inbox -> handlers -> outbox -> commit -> publish -> acknowledge
 
 A batch that fails is rolled back and tried again one message at a time; the one at fault climbs the retry ladder and
-ends in parking, and never holds up the others. One of a type without a handler waits there for newer code. While the
-database is away nothing is counted as an attempt: consuming waits.
+ends in parking, and never holds up the others. One of a type without a handler, or that its handler says needs newer
+code, waits there for that. While the database is away nothing is counted as an attempt: consuming waits.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from shared.messaging.dispatch import Dispatch
 from shared.messaging.event import Outgoing
 from shared.messaging.ladder import Ladder
 from shared.messaging.outbox import Relay
+from shared.messaging.subscriptions import NewerCodeNeededError
 from shared.messaging.topology import Manifest, work_queue_of
 from shared.postgres import CONTENTION, Pool, is_unavailable, transaction
 
@@ -147,6 +148,9 @@ class Consumer:
             log.warning("batch failed, one by one", action="batch_split", count=len(arrivals), error=repr(failure))
             for arrival in arrivals:
                 await self._relay.send(await self._take([arrival]))
+        elif isinstance(failure, NewerCodeNeededError):
+            (arrival,) = arrivals
+            await self._ladder.wait_for_newer_code(Unknown(arrival.raw, arrival.origin, arrival.attempt, str(failure)))
         else:
             log.error("message failed", action="message_failed", exc_info=failure)
             await self._ladder.climb(arrivals[0], failure)

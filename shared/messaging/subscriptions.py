@@ -16,6 +16,13 @@ from shared.contracts.base import Fact, Message
 from shared.messaging.event import Event, Outgoing
 
 
+class NewerCodeNeededError(Exception):
+    """A handler's way to say that only code of a newer release can handle a message, which waits for that.
+
+    While a release is deployed, replicas of both are at work. What no code has come for is parked after minutes.
+    """
+
+
 class Kind(Enum):
     """What the kernel does around a handler."""
 

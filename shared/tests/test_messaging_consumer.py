@@ -13,7 +13,8 @@ from shared.messaging.admission import ATTEMPT, ORIGIN
 from shared.messaging.bus import Parcel
 from shared.messaging.consumer import _LONGEST_WAIT, BATCH_EVENTS, backoff, wait_until_consuming
 from shared.messaging.event import Event, decode, parse_batch
-from shared.messaging.ladder import DETAIL, REASON, USER
+from shared.messaging.ladder import DETAIL, LOOKS_AT_UNKNOWN, REASON, USER
+from shared.messaging.subscriptions import NewerCodeNeededError
 from shared.messaging.topology import RETRY_DELAYS
 from shared.postgres import Connection, open_pool
 from shared.testing import eventually
@@ -33,7 +34,7 @@ def activated(tenant_id: str) -> Event:
     return told(TenantActivated(tenant_id=tenant_id))
 
 
-def trouble_with(*tenants: str, times: int = 1_000_000) -> Trouble:
+def trouble_with(*tenants: str, times: int = 1_000_000, error: Exception | None = None) -> Trouble:
     """Fail each batch that holds one of the tenants, so many times."""
     left = times
 
@@ -41,7 +42,7 @@ def trouble_with(*tenants: str, times: int = 1_000_000) -> Trouble:
         nonlocal left
         if left and any(message.tenant_id in tenants for message in messages):
             left -= 1
-            raise RuntimeError("the handler is broken")
+            raise error or RuntimeError("the handler is broken")
 
     return trouble
 
@@ -181,6 +182,31 @@ async def test_what_only_newer_code_knows_waits_for_it_and_takes_effect_once(ser
 
     assert sorted(await service.effects()) == [("opened", "t2"), ("started", "t1")]
     assert service.parked() == ()
+
+
+async def test_what_a_handler_leaves_to_newer_code_waits_for_it_and_takes_effect_once(service: OneService) -> None:
+    service.script.trouble = trouble_with(
+        "newer", times=2 * len(RETRY_DELAYS), error=NewerCodeNeededError("begun by a newer release")
+    )
+
+    async with service.consuming():
+        await service.publish(open_account("newer"))
+        await service.until(lambda: len(service.said()) == 1)
+
+    assert await service.effects() == [("opened", "newer")]
+    assert service.parked() == ()
+
+
+async def test_what_no_newer_code_comes_for_is_parked_as_unknown(service: OneService) -> None:
+    service.script.trouble = trouble_with("newer", error=NewerCodeNeededError("begun by a newer release"))
+
+    async with service.consuming():
+        await service.publish(open_account("newer"))
+        await service.until(lambda: len(service.parked()) == 1)
+
+    [parked] = service.parked()
+    assert (parked.headers[REASON], parked.headers[DETAIL]) == ("unknown", "begun by a newer release")
+    assert parked.headers[ATTEMPT] == LOOKS_AT_UNKNOWN
 
 
 async def test_what_waits_on_the_ladder_and_what_comes_later_do_not_mix_up(service: OneService) -> None:

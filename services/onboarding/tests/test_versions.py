@@ -13,14 +13,19 @@ from services.onboarding.lifecycles.change_products import CHANGE_PRODUCTS
 from services.onboarding.lifecycles.offboard import OFFBOARD
 from services.onboarding.lifecycles.onboard import ONBOARD
 from services.onboarding.lifecycles.suspend import SUSPEND
+from services.onboarding.operators import Operators
+from services.onboarding.saga import Cancel
 from services.onboarding.storage import plan_rows
 from services.onboarding.tests.catalogue import answers
 from services.onboarding.tests.support import IDS, Desk, hear, open_desk, open_replica, publish_catalog, stored, told
 from services.onboarding.versions import Versions
 from services.onboarding.workflow import PlannedStep, Status
+from shared.access import ADMINISTRATOR
 from shared.clock import SystemClock
 from shared.contracts import billing, identity, tenant
 from shared.contracts.base import Message
+from shared.http import Problem
+from shared.messaging.subscriptions import NewerCodeNeededError
 from shared.postgres import Pool
 from shared.service import NotReadyError
 from shared.testing.memory_bus import MemoryBroker
@@ -132,6 +137,9 @@ BEFORE = {
 }
 """The definitions of the release before."""
 
+OLD = Engine(clock=SystemClock(), ids=IDS, definitions=BEFORE)
+"""A replica of the release before."""
+
 ACCOUNT = {"customerName": "Acme", "expiration": "2099-12-31", "adminEmails": ["ada@example.com"]}
 
 
@@ -164,13 +172,27 @@ async def test_what_code_of_the_release_before_cannot_go_on_with_is_left_to_newe
     answer = told(workflow_id, "change-products", answers(tenant_id)["change-products"])
     before = await stored(pool, workflow_id)
 
-    with pytest.raises(KeyError, match=r"change-products.*2"):
-        await hear(pool, answer, engine=Engine(clock=SystemClock(), ids=IDS, definitions=BEFORE))
+    with pytest.raises(NewerCodeNeededError, match=r"runs change-products version 2$"):
+        await hear(pool, answer, engine=OLD)
 
     assert await stored(pool, workflow_id) == before
     await hear(pool, answer, engine=desk.engine)
     await desk.go_on(workflow_id)
     assert (await stored(pool, workflow_id)).workflow.status is Status.COMPLETED
+
+
+async def test_old_code_tells_an_operator_to_come_back_for_what_a_newer_release_has_begun(
+    desk: Desk, pool: Pool, tenant_id: str
+) -> None:
+    workflow_id = await desk.begin(CHANGE_PRODUCTS, tenant_id, products=[])
+    before = await stored(pool, workflow_id)
+
+    with pytest.raises(Problem) as refused:
+        await Operators(desk.kernel, OLD, desk.watch).act(workflow_id, Cancel("somebody", "It is slow."), ADMINISTRATOR)
+
+    assert (refused.value.status, refused.value.code) == (503, "newer_code_needed")
+    assert refused.value.headers["Retry-After"] == "60"
+    assert await stored(pool, workflow_id) == before
 
 
 # Readiness
