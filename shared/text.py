@@ -7,6 +7,7 @@ normalises what may be written in more than one way. Past the edge nobody checks
 
 import re
 import unicodedata
+import zoneinfo
 from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
@@ -26,6 +27,8 @@ _LOCAL_MAXIMUM = 64
 _DOMAIN_MAXIMUM = 253
 _LOCAL_PART = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _DOMAIN = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+(?!\d+\Z)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])")
+
+_TIME_ZONES = zoneinfo.available_timezones() - {"localtime", "Factory"}  # of the machine, and of nowhere
 
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(?:\.\d{1,6})?(?:[Zz]|[+-]\d{2}:\d{2})", re.ASCII)
@@ -93,6 +96,12 @@ def email_key(address: str) -> str:
     RFC 5321 leaves the case of the local part to the receiving host; none in use tells two people apart by it.
     """
     return address.strip().lower()
+
+
+def _known_time_zone(value: str) -> str:
+    if value not in _TIME_ZONES:
+        raise _refusal("time_zone", "must be a time zone of the IANA's list, like Europe/Berlin")
+    return value
 
 
 def _known_currency(value: str) -> str:
@@ -174,6 +183,16 @@ Currency = Annotated[
     WithJsonSchema({"type": "string", "pattern": "^[A-Z]{3}$", "description": "ISO 4217"}),
 ]
 """An active currency of ISO 4217."""
+
+TimeZone = Annotated[
+    str,
+    StringConstraints(strict=True, max_length=64),
+    AfterValidator(_known_time_zone),
+    WithJsonSchema(
+        {"type": "string", "maxLength": 64, "description": "In the IANA's list.", "examples": ["Europe/Berlin"]}
+    ),
+]
+"""The name of a time zone in the IANA's list."""
 
 _TagKey = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$")]
 _TagValue = Annotated[

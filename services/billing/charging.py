@@ -14,7 +14,8 @@ from uuid import UUID
 import asyncpg
 from pydantic import BaseModel, ConfigDict
 
-from services.billing.final_invoice import Currency, Stretch
+from services.billing.final_invoice import Stretch
+from services.billing.money import Currency
 from shared.contracts.billing import Licence
 
 OWN = ""

@@ -2,7 +2,7 @@
 
 The rule, complete:
 
-1. Days and months are those of the calendar in UTC.
+1. Days and months are those of the calendar in UTC. What a part of a month costs is `proration`'s to say.
 2. A day is charged once or not at all: by the plan that is in force at its end, the midnight that closes it. So the
    day of activation is charged, the day of a pause or of the closing is not, and the day on which the plan changes
    belongs to the new plan. Activation and closing on one day cost nothing. The same holds of each licence by itself.
@@ -18,25 +18,12 @@ import calendar
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from decimal import ROUND_HALF_UP, Context, Decimal
+from decimal import Decimal
+
+from services.billing.money import Currency, rounded, written
+from services.billing.proration import day_of, prorated
 
 _LONGER_THAN_ANY_MONTH = timedelta(days=32)
-
-# An amount has at most 20 digits. With 50 no quotient comes so close to a half that rounding it twice could matter.
-_EXACT = Context(prec=50, rounding=ROUND_HALF_UP)
-
-
-@dataclass(frozen=True, slots=True)
-class Currency:
-    """A currency.
-
-    Attributes:
-        code: ISO 4217.
-        digits: of its minor unit; 2 for cents.
-    """
-
-    code: str
-    digits: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,23 +79,9 @@ def final_invoice(stretches: Iterable[Stretch], currency: Currency) -> FinalInvo
     lines = [
         _line(stretch, first, end, currency)
         for stretch in in_order
-        for first, end in _months(_day(stretch.started_at), _day(stretch.ended_at))
+        for first, end in _months(day_of(stretch.started_at, UTC), day_of(stretch.ended_at, UTC))
     ]
     return FinalInvoice(lines, sum((line.amount for line in lines), rounded(Decimal(), currency.digits)))
-
-
-def rounded(amount: Decimal, digits: int) -> Decimal:
-    """Round an amount, half up, and write it in that many digits."""
-    return amount.quantize(Decimal(1).scaleb(-digits), context=_EXACT)
-
-
-def _day(moment: datetime) -> date:
-    """Return the day that a moment is part of: of a stretch's days, its first, and the first that is not one of them.
-
-    A stretch is in force at the end of its first day, unless it ends on that day, and not any more at the end of its
-    last, unless that is the moment when it ends, which is part of the next day.
-    """
-    return moment.astimezone(UTC).date()
 
 
 def _months(first: date, end: date) -> Iterator[tuple[date, date]]:
@@ -122,18 +95,11 @@ def _months(first: date, end: date) -> Iterator[tuple[date, date]]:
 def _line(stretch: Stretch, first: date, end: date, currency: Currency) -> Line:
     days = (end - first).days
     days_of_month = calendar.monthrange(first.year, first.month)[1]
-    share = _EXACT.divide(_EXACT.multiply(stretch.amount, Decimal(days)), Decimal(days_of_month))
     last = end - timedelta(days=1)
     what = f"{stretch.plan} for {stretch.product}" if stretch.product else stretch.plan
-    monthly = f"{_written(stretch.amount, currency.digits)} {currency.code} a month"
+    monthly = f"{written(stretch.amount, currency)} a month"
     return Line(
         description=f"{what}, {first} to {last}: {days} of {days_of_month} days at {monthly}",
         quantity=days,
-        amount=rounded(share, currency.digits),
+        amount=prorated(stretch.amount, days, days_of_month, currency.digits),
     )
-
-
-def _written(amount: Decimal, digits: int) -> str:
-    """Write a price, in more digits than the currency has if it has more."""
-    short = rounded(amount, digits)
-    return f"{short if short == amount else amount.normalize():f}"

@@ -222,6 +222,16 @@ def test_what_is_no_active_currency_is_refused(value: str) -> None:
     assert "ISO 4217" in refuses(text.Currency, value)
 
 
+@pytest.mark.parametrize("value", ["UTC", "Europe/Berlin", "Asia/Kolkata", "America/Argentina/Ushuaia"])
+def test_a_time_zone_of_the_list_is_taken(value: str) -> None:
+    assert accepts(text.TimeZone, value) == value
+
+
+@pytest.mark.parametrize("value", ["", "Berlin", "localtime", "europe/berlin", "../UTC", "UTC\x00", "+02:00", "x" * 65])
+def test_what_is_no_time_zone_is_refused(value: str) -> None:
+    refuses(text.TimeZone, value)
+
+
 def test_tags_are_few_and_short() -> None:
     assert accepts(text.Tags, {"team": " blue ", "note": ""}) == {"team": "blue", "note": ""}
     refuses(text.Tags, {f"k{index}": "v" for index in range(51)})

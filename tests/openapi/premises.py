@@ -58,6 +58,8 @@ _GENERAL: Mapping[str, Sequence[str]] = {
     "body.code_challenge": [_CHALLENGE],
     "body.form_token": [_FORM_TOKEN],
     **{f"body.{name}": [PASSWORD, "another one!!"] for name in ("password", "currentPassword", "newPassword")},
+    **{f"POST /v1/{each}-preview body.currency": ["USD", "JPY", "KWD"] for each in ("price", "proration")},
+    "POST /v1/proration-preview body.timeZone": ["UTC", "Europe/Berlin"],
     "body.grant_type": ["client_credentials", "client_credentials", "authorization_code", "refresh_token"],
 }
 """What is good for any of these, by the place where it is named."""

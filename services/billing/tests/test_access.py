@@ -25,6 +25,8 @@ RULES: dict[tuple[str, str], set[str]] = {
     ("GET", "/v1/subscriptions"): {"operator", "administrator"},
     ("GET", "/v1/invoices"): {"operator", "administrator"},
     ("GET", "/v1/invoices/{invoice_id}"): {"operator", "administrator"},
+    ("POST", "/v1/price-preview"): {"operator", "support", "administrator", "user"},
+    ("POST", "/v1/proration-preview"): {"operator", "support", "administrator", "user"},
 }
 
 

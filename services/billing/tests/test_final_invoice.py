@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.billing.final_invoice import Currency, FinalInvoice, Stretch, final_invoice, rounded
+from services.billing.final_invoice import FinalInvoice, Stretch, final_invoice
+from services.billing.money import Currency, rounded
 
 USD = Currency("USD", 2)
 

@@ -1,0 +1,94 @@
+"""What tenants owe. Amounts are decimal strings."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Literal, Self
+from uuid import UUID
+
+import asyncpg
+from fastapi import APIRouter
+from pydantic import Field
+
+from services.billing import queries
+from services.billing.api.support import ADMINISTRATORS, TenantId
+from shared.http import DEFAULT_LIMIT, Asker, Cursor, Limit, Page, Problem, Resource, decode_cursor, page
+from shared.postgres import Pool
+from shared.text import Identifier
+
+_NO_INVOICE = UUID(int=0)
+
+InvoiceState = Literal["draft", "final"]
+
+
+class InvoiceLine(Resource):
+    """One item of an invoice."""
+
+    description: str = Field(description="Of the plan, and the product that it licenses.")
+    quantity: Decimal = Field(description="Of what the description says; days of a plan.")
+    amount: Decimal = Field(description="Rounded half up to the digits of the currency.")
+
+
+class Invoice(Resource):
+    """What a tenant owes."""
+
+    invoice_id: UUID
+    tenant_id: str
+    customer_name: str = Field(description="Whom it is made out to, as it was when it was drafted.")
+    currency: str
+    state: InvoiceState = Field(description="A `final` one never changes; a `draft` can go again.")
+    lines: list[InvoiceLine]
+    total: Decimal = Field(description="The sum of the lines.")
+    drafted_at: datetime
+    issued_at: datetime | None = Field(description="When it became final.")
+
+    @classmethod
+    def of(cls, row: asyncpg.Record) -> Self:
+        """Make it from a row of `queries.invoices`."""
+        return cls(
+            invoice_id=row["invoice_id"],
+            tenant_id=row["tenant_id"],
+            customer_name=row["customer_name"],
+            currency=row["currency"],
+            state=row["state"],
+            lines=[InvoiceLine(**line) for line in row["lines"]],
+            total=row["total"],
+            drafted_at=row["drafted_at"],
+            issued_at=row["issued_at"],
+        )
+
+
+def routes(pool: Pool) -> APIRouter:
+    """Return the routes for invoices."""
+    router = APIRouter()
+
+    @router.get("/v1/invoices", dependencies=[ADMINISTRATORS])
+    async def list_invoices(
+        asker: Asker,
+        limit: Limit = DEFAULT_LIMIT,
+        cursor: Cursor = None,
+        tenant_id: TenantId = None,
+    ) -> Page[Invoice]:
+        """List invoices in the order in which they were drafted, all or one tenant's."""
+        (after,) = decode_cursor(cursor, UUID) or (None,)
+        async with pool.acquire() as connection:
+            rows = await queries.invoices(connection, after=after, limit=limit + 1, tenant_id=asker.narrowed(tenant_id))
+        return page(rows, limit=limit, item=Invoice.of, key=lambda row: (row["invoice_id"],))
+
+    @router.get("/v1/invoices/{invoice_id}", dependencies=[ADMINISTRATORS])
+    async def get_invoice(invoice_id: Identifier, asker: Asker) -> Invoice:
+        """Return one invoice."""
+        async with pool.acquire() as connection:
+            row = await queries.invoice(connection, _uuid(invoice_id), within=asker.tenant_id)
+        if row is None:
+            raise Problem(404, code="unknown_invoice", detail=f"There is no invoice {invoice_id}.")
+        return Invoice.of(row)
+
+    return router
+
+
+def _uuid(identifier: str) -> UUID:
+    """Return the identity that a client names; what is no UUID is no invoice's identity."""
+    try:
+        return UUID(identifier)
+    except ValueError:
+        return _NO_INVOICE
