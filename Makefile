@@ -47,7 +47,7 @@ chaos: $(BIN)/.installed ## kill, freeze, cut off and starve everything amid loa
 rolling: $(BIN)/.installed ## put this code over an earlier one, service by service, amid load: ARGS="--from HEAD~1"
 	@$(BIN)/python -u -m tests.rolling $(ARGS)
 
-bench: $(BIN)/.installed ## onboardings per second beside the bare floor, and memory before full queues; about 8 minutes
+bench: $(BIN)/.installed ## onboardings, environments and usage per second beside the bare floor, and memory before full queues; about 10 minutes
 	@$(BIN)/python -u -m bench
 
 overload: $(BIN)/.installed ## offer ten times what can be done, then empty a queue of a million messages: ARGS="--backlog billing"

@@ -1,8 +1,8 @@
 """``make bench``: onboardings through six real processes, beside the bare floor of the same messages and commits.
 
 Both run on the same servers in the same run, so that what is compared is the ratio and not the machine. So do the
-answers to a gateway, beside those of the smallest application there is, and environments in a pool, as bridges and as
-silos, beside their bare statements.
+answers to a gateway, beside those of the smallest application there is, environments in a pool, as bridges and as
+silos, beside their bare statements, and usage events, beside a bare COPY of them.
 """
 
 import argparse
@@ -13,7 +13,9 @@ import time
 from collections.abc import Sequence
 from statistics import median
 
-from bench import authorize, environments
+import uvloop
+
+from bench import authorize, environments, metering
 from bench.backlog import peak_memory
 from bench.floor_run import Floor
 from bench.onboardings import System, running_system
@@ -81,6 +83,9 @@ def main() -> int:
     parser.add_argument(
         "--environments", action=argparse.BooleanOptionalAction, default=True, help="make pools, bridges and silos"
     )
+    parser.add_argument(
+        "--metering", action=argparse.BooleanOptionalAction, default=True, help="take usage events of tenants"
+    )
     options = parser.parse_args()
     configure_logs(form="console", level="warning")
     if options.count:
@@ -92,6 +97,9 @@ def main() -> int:
     if options.environments:
         print("\nEnvironments, one process of provisioning:")
         asyncio.run(environments.compare(rounds=options.rounds))
+    if options.metering:
+        print("\nUsage, one process of metrics:")
+        uvloop.run(metering.run(rounds=options.rounds))
     if options.messages:
         asyncio.run(fill_up(messages=options.messages))
     return 0

@@ -21,6 +21,7 @@ from typing import NamedTuple, cast
 
 import uvloop
 
+from bench.processor import processor_seconds
 from deploy.local.ports import free_port
 from deploy.local.postgres import PostgresServer
 from deploy.local.throwaway import FreshDatabases, Templates
@@ -147,12 +148,6 @@ class _Server(NamedTuple):
     port: int
     pid: int
 
-    @property
-    def processor_seconds(self) -> float:
-        """Return how long it has been at work, by proc(5)."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
 
 async def compare(*, seconds: float, rounds: int) -> None:
     """Measure the floor and the gate in turn, and print both with their ratio."""
@@ -187,9 +182,9 @@ async def _measure(
 
 
 async def _flat_out(server: _Server, load: _Load, seconds: float) -> tuple[float, float]:
-    before = server.processor_seconds
+    before = processor_seconds(server.pid)
     rate = await load.flat_out(seconds)
-    return rate, (server.processor_seconds - before) / len(load.seconds)
+    return rate, (processor_seconds(server.pid) - before) / len(load.seconds)
 
 
 def _insist(load: _Load) -> None:

@@ -33,10 +33,13 @@ class Client:
 
     async def request(self, method: str, path: str, body: object = None) -> Answer:
         """Send one request and read its answer."""
-        content = b"" if body is None else json.dumps(body).encode()
+        return await self.send(method, path, b"" if body is None else json.dumps(body).encode(), "application/json")
+
+    async def send(self, method: str, path: str, content: bytes, media_type: str) -> Answer:
+        """Send one request whose body is there already, and read its answer."""
         head = (
             f"{method} {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {self._key}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+            f"Content-Type: {media_type}\r\nContent-Length: {len(content)}\r\n\r\n"
         )
         self._writer.write(head.encode() + content)
         answer = (await self._reader.readuntil(b"\r\n\r\n")).lower()

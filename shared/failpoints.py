@@ -37,6 +37,8 @@ FAILPOINTS = (
     "due_claimed",
     "job_claimed",
     "job_stepped",
+    "usage_inserted",
+    "usage_committed",
 )
 """Every failpoint of the system, in the order in which a message passes them."""
 

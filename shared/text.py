@@ -98,8 +98,13 @@ def email_key(address: str) -> str:
     return address.strip().lower()
 
 
+def is_time_zone(name: str) -> bool:
+    """Tell whether this is the name of a time zone in the IANA's list."""
+    return name in _TIME_ZONES
+
+
 def _known_time_zone(value: str) -> str:
-    if value not in _TIME_ZONES:
+    if not is_time_zone(value):
         raise _refusal("time_zone", "must be a time zone of the IANA's list, like Europe/Berlin")
     return value
 

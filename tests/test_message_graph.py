@@ -41,6 +41,7 @@ FOR_OUTSIDERS = {
     onboarding.MailCounted,
     onboarding.TenantMailPaused,
     onboarding.TenantMailResumed,
+    onboarding.TenantQuotaCrossed,
 }
 """What is told on the status exchange, where nobody of the system listens."""
 

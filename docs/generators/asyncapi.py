@@ -32,7 +32,8 @@ its undo has come first; the answer carries the ask's `id` as its `causationid` 
 
 Everybody outside binds a queue to `{STATUS_EXCHANGE}`. There, one AMQP message is one event in CloudEvents binary mode:
 attributes in `ce-` headers, data in the body. The first word of the routing key says what it is: `status`, `error` and
-`retry` of a workflow, `warning` of a contract's end or of mails that bounce, `mail` of what becomes of mails.
+`retry` of a workflow, `warning` of a contract's end, of mails that bounce or of a quota that is used up, `mail` of what
+becomes of mails.
 
 Delivery is at least once: a repeated delivery has the same `id`. Within a major version, the `v1` at the end of a
 type, messages only gain optional fields; ignore those that you do not know.

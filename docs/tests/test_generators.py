@@ -18,14 +18,14 @@ from docs.generators import PAGES
 from docs.generators.catalogue import title_of
 from services.onboarding.engine import Engine
 from services.onboarding.expiration import Expirations, Terms
-from services.onboarding.handlers import relay_mail
+from services.onboarding.handlers import relay
 from services.onboarding.lifecycles import CURRENT
 from services.onboarding.lifecycles.onboard import ONBOARD
 from services.onboarding.saga import Started
 from services.onboarding.storage import Stored
 from services.onboarding.workflow import planned
 from shared.clock import SystemClock
-from shared.contracts import CATALOGUE, SERVICES, Ask, Message, provisioning, tenant
+from shared.contracts import CATALOGUE, SERVICES, Ask, Message, metrics, provisioning, tenant
 from shared.ids import TimeOrderedIds
 from shared.messaging import outbox
 from shared.messaging.event import Event, Outgoing
@@ -219,17 +219,24 @@ def test_the_warning_of_a_contracts_end_is_documented_as_it_is_told(asyncapi: di
             "warning-mail",
         ),
         (provisioning.MailSendingResumed(tenant_id="t", occurred_at=NOON), "mail-resumed"),
+        (
+            metrics.QuotaCrossed(
+                tenant_id="t", meter="seats", percent=80, used="4", limit_value=5, month="2027-03", enforcement="hard",
+                occurred_at=NOON,
+            ),
+            "warning-quota",
+        ),
     ],
-    ids=["counted", "paused", "resumed"],
+    ids=["counted", "paused", "resumed", "quota"],
 )  # fmt: skip
-async def test_what_is_said_of_mails_is_documented_as_it_is_told(
+async def test_what_is_said_of_mails_and_quotas_is_documented_as_it_is_told(
     asyncapi: dict[str, Any], fact: Message, channel: str
 ) -> None:
     ids: Any = TimeOrderedIds()
     connection: Any = None
-    event = Event(ids.new(), "provisioning", NOON, fact)
+    event = Event(ids.new(), fact.owner, NOON, fact)
 
-    (told,) = await relay_mail(connection, [event], clock=SystemClock(), ids=ids)
+    (told,) = await relay(connection, [event], clock=SystemClock(), ids=ids)
 
     _assert_documented(told, asyncapi, channel=channel)
 

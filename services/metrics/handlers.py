@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from services.metrics import audit, queries
+from services.metrics import audit, queries, quotas
 from services.metrics.queries.quotas import Limit, Limits
 from shared.access import replica
 from shared.clock import Clock
@@ -14,18 +14,22 @@ from shared.contracts.base import Decision
 from shared.messaging.event import Event, Outgoing
 from shared.messaging.subscriptions import Changed, Restoration, Subscriptions, change, do, follow, hear, restore, undo
 from shared.postgres import Connection
+from shared.text import is_time_zone
 
 
 async def track_tenants(
     connection: Connection, asks: Sequence[contracts.TrackTenant], *, clock: Clock
 ) -> Sequence[Fact]:
-    """Track each tenant within its quotas; an ask with a meter that does not exist changes nothing and is refused.
+    """Track each tenant within its quotas; an ask with a meter or a time zone that does not exist is refused.
 
-    Where a tenant already has a quota for a meter, the limit that was asked for last counts.
+    Where a tenant already has a quota for a meter, the limit that was asked for last counts. Its time zone stays: hours
+    that have been metered cannot be cut anew.
     """
     unknown = await _unknown_meters(connection, asks)
-    accepted = [ask for ask in asks if unknown.isdisjoint(ask.quotas)]
-    await queries.tenants.track(connection, list(dict.fromkeys(ask.tenant_id for ask in accepted)), now=clock.now())
+    accepted = [ask for ask in asks if unknown.isdisjoint(ask.quotas) and is_time_zone(ask.time_zone)]
+    # The first ask for a tenant is put in last.
+    time_zones = {ask.tenant_id: ask.time_zone for ask in reversed(accepted)}
+    await queries.tenants.track(connection, time_zones, now=clock.now())
     await queries.quotas.put(
         connection, {(ask.tenant_id, meter): limit for ask in accepted for meter, limit in ask.quotas.items()}
     )
@@ -40,6 +44,9 @@ async def _unknown_meters(connection: Connection, asks: Sequence[contracts.Track
 def _tracking(ask: contracts.TrackTenant, unknown: Collection[str]) -> Fact:
     if names := sorted(ask.quotas.keys() & unknown):
         return contracts.TenantTrackingRefused(tenant_id=ask.tenant_id, code="unknown_meter", detail=_no_meter(names))
+    if not is_time_zone(ask.time_zone):
+        detail = f"There is no time zone {ask.time_zone}."
+        return contracts.TenantTrackingRefused(tenant_id=ask.tenant_id, code="unknown_time_zone", detail=detail)
     return contracts.TenantTracked(tenant_id=ask.tenant_id)
 
 
@@ -112,16 +119,18 @@ async def purge_metrics(connection: Connection, asks: Sequence[contracts.PurgeMe
     """Forget each tenant and all that is known of it, and count that; a tenant that is not tracked has nothing."""
     tenant_ids = [ask.tenant_id for ask in asks]
     await queries.tenants.lock(connection, tenant_ids)
-    quotas = await queries.quotas.delete(connection, tenant_ids)
+    limits = await queries.quotas.delete(connection, tenant_ids)
     hours = await queries.usage.delete(connection, tenant_ids)
+    events = await queries.usage.delete_events(connection, tenant_ids)
     tracked = await queries.tenants.delete(connection, tenant_ids)
     return [
         contracts.MetricsPurged(
             tenant_id=tenant_id,
             # Taken out, so that what an ask deleted is not counted again for a second one.
             deleted={
-                "quotas": quotas.pop(tenant_id, 0),
+                "quotas": limits.pop(tenant_id, 0),
                 "usage_hours": hours.pop(tenant_id, 0),
+                "usage_events": events.pop(tenant_id, 0),
                 "tracked_tenants": tracked.pop(tenant_id, 0),
             },
         )
@@ -146,16 +155,19 @@ MAIL_METERS = {
 """Which meter counts what happens to tenants' mails."""
 
 
-async def meter_mail(connection: Connection, facts: Sequence[provisioning.MailReported]) -> Sequence[Fact]:
-    """Add what became of tenants' mails to their usage; of tenants that are not tracked nothing is kept."""
+async def meter_mail(
+    connection: Connection, facts: Sequence[provisioning.MailReported], *, clock: Clock
+) -> Sequence[Fact]:
+    """Add what became of tenants' mails to their usage, whatever the quotas; of who is not tracked nothing is kept."""
     used: Counter[queries.usage.Hour] = Counter()
     for fact in facts:
         for event, count in fact.counts.items():
             if event in MAIL_METERS:
                 used[queries.usage.Hour(fact.tenant_id, MAIL_METERS[event], fact.hour)] += count
     tracked = set(await queries.tenants.lock(connection, {key.tenant_id for key in used}))
-    await queries.usage.add(connection, {key: count for key, count in used.items() if key.tenant_id in tracked})
-    return []
+    kept = {key: count for key, count in used.items() if key.tenant_id in tracked}
+    await queries.usage.add(connection, kept)
+    return await quotas.review(connection, kept, now=clock.now())
 
 
 async def record_decisions(connection: Connection, events: Sequence[Event], *, clock: Clock) -> Sequence[Outgoing]:
@@ -186,5 +198,6 @@ PUBLISHES = (
     contracts.QuotaChangeRefused,
     contracts.QuotasRestored,
     contracts.MetricsPurged,
+    contracts.QuotaCrossed,
     contracts.ApiKeysUsed,
 )

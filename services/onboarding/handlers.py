@@ -1,8 +1,8 @@
 """What onboarding does with what the other services tell.
 
 It asks whatever a step of a lifecycle asks, and hears whatever answers that; `services.onboarding.lifecycles` says
-what that is. Of a step that takes long it hears how far it is. What becomes of tenants' mails it says on to everybody
-outside.
+what that is. Of a step that takes long it hears how far it is. What becomes of tenants' mails and quotas it says on to
+everybody outside.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from services.onboarding.lifecycles import DEFINITIONS
 from services.onboarding.saga import Input, Progressed, Refused, Succeeded, Undone
 from shared.access import replica
 from shared.clock import Clock
-from shared.contracts import CATALOGUE, onboarding, provisioning, tenant
+from shared.contracts import CATALOGUE, metrics, onboarding, provisioning, tenant
 from shared.contracts.base import Ask, Fact, Message, Refusal
 from shared.ids import Ids
 from shared.messaging.barrier import key_of
@@ -54,17 +54,17 @@ async def keep_catalog(connection: Connection, facts: Sequence[tenant.CatalogPub
     return []
 
 
-async def relay_mail(_: Connection, events: Sequence[Event], *, clock: Clock, ids: Ids) -> Sequence[Outgoing]:
-    """Tell everybody outside what became of tenants' mails."""
+async def relay(_: Connection, events: Sequence[Event], *, clock: Clock, ids: Ids) -> Sequence[Outgoing]:
+    """Tell everybody outside what became of tenants' mails and quotas."""
 
     def tell(key: str, fact: Fact, cause: Event) -> Outgoing:
         event = Event(ids.new(), fact.owner, clock.now(), fact, causation_id=cause.id)
         return Outgoing(event.id, STATUS_EXCHANGE, f"{key}.{fact.tenant_id}", event.encode())
 
-    return [tell(key, fact, event) for event in events for key, fact in _of_mail(event)]
+    return [tell(key, fact, event) for event in events for key, fact in _outside(event)]
 
 
-def _of_mail(event: Event) -> list[tuple[str, Fact]]:
+def _outside(event: Event) -> list[tuple[str, Fact]]:
     """Return what is said outside, each with the beginning of its key."""
     match event.message:
         case provisioning.MailReported() as reported:
@@ -77,10 +77,17 @@ def _of_mail(event: Event) -> list[tuple[str, Fact]]:
             return [("warning.mail", onboarding.TenantMailPaused(**paused.model_dump()))]
         case provisioning.MailSendingResumed() as resumed:
             return [("mail.resumed", onboarding.TenantMailResumed(**resumed.model_dump()))]
+        case metrics.QuotaCrossed() as crossed:
+            return [("warning.quota", onboarding.TenantQuotaCrossed(**crossed.model_dump()))]
     raise LookupError(event.type)
 
 
-_OF_MAIL = (provisioning.MailReported, provisioning.MailSendingPaused, provisioning.MailSendingResumed)
+_RELAYED = (
+    provisioning.MailReported,
+    provisioning.MailSendingPaused,
+    provisioning.MailSendingResumed,
+    metrics.QuotaCrossed,
+)
 
 
 def _asks() -> list[type[Ask]]:
@@ -98,7 +105,7 @@ SUBSCRIPTIONS: Subscriptions = {
     tenant.CatalogPublished: hear(keep_catalog),
     **{fact: follow(continue_workflows) for fact in _answers()},
     provisioning.StepProgressed: follow(continue_workflows),
-    **{fact: follow(relay_mail) for fact in _OF_MAIL},
+    **{fact: follow(relay) for fact in _RELAYED},
     **replica.SUBSCRIPTIONS,
 }
 PUBLISHES: tuple[type[Message], ...] = (
@@ -110,6 +117,7 @@ PUBLISHES: tuple[type[Message], ...] = (
     onboarding.MailCounted,
     onboarding.TenantMailPaused,
     onboarding.TenantMailResumed,
+    onboarding.TenantQuotaCrossed,
     onboarding.ApiKeysUsed,
     onboarding.DecisionRecorded,
 )

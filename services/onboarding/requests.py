@@ -18,6 +18,7 @@ from shared.text import (
     PhoneNumber,
     Slug,
     Tags,
+    TimeZone,
 )
 
 _Products = Annotated[list["ProductOrder"], Field(max_length=50)]
@@ -44,6 +45,9 @@ class OnboardingRequest(RequestBody):
     billing_address: Paragraph | None = None
     currency: Currency | None = None
     region: Slug | None = None
+    time_zone: TimeZone | None = Field(
+        default=None, description="Whose days and months the tenant's usage is read in; UTC by default."
+    )
     tags: Tags = Field(default_factory=dict)
     attributes: Tags = Field(default_factory=dict)
 

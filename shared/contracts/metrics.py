@@ -1,5 +1,7 @@
 """All one can ask of the metrics service, and all it tells."""
 
+from datetime import datetime
+
 from shared.contracts.base import Ask, Fact, KeysUsed, Refusal
 
 
@@ -8,9 +10,12 @@ class TrackTenant(Ask):
 
     Attributes:
         quotas: meter name to limit per calendar month.
+        time_zone: in whose hours, days and months it is metered, as the IANA's database calls it. That of the first
+            ask for a tenant stays.
     """
 
     quotas: dict[str, int]
+    time_zone: str = "UTC"
 
 
 class UntrackTenant(Ask):
@@ -26,7 +31,7 @@ class TenantTracked(Fact):
 
 
 class TenantTrackingRefused(Refusal):
-    """The tenant is not tracked; codes ``unknown_meter``."""
+    """The tenant is not tracked; codes ``unknown_meter``, ``unknown_time_zone``."""
 
     answers = TrackTenant
 
@@ -79,12 +84,34 @@ class MetricsPurged(Fact):
     """Nothing of the tenant is metered or kept.
 
     Attributes:
-        deleted: how many ``quotas``, ``usage_hours`` and ``tracked_tenants``.
+        deleted: how many ``quotas``, ``usage_hours``, ``usage_events`` and ``tracked_tenants``.
     """
 
     answers = PurgeMetrics
 
     deleted: dict[str, int]
+
+
+class QuotaCrossed(Fact):
+    """So much of a tenant's quota is used in a month; told once for each limit and percent of it.
+
+    Attributes:
+        meter: of what.
+        percent: of the limit: 80 or 100. At a hard limit 100 is told when the first usage is refused, too.
+        used: a decimal number, in the unit of the meter.
+        limit_value: in the same unit.
+        month: as in ``2026-03``, of the tenant's time zone.
+        enforcement: ``soft``, or ``hard``: usage beyond it is refused.
+        occurred_at: when, by the clock of metrics.
+    """
+
+    meter: str
+    percent: int
+    used: str
+    limit_value: int
+    month: str
+    enforcement: str
+    occurred_at: datetime
 
 
 class ApiKeysUsed(KeysUsed):

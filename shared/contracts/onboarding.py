@@ -158,6 +158,30 @@ class TenantMailResumed(Fact):
     product: str | None = None
 
 
+class TenantQuotaCrossed(Fact):
+    """So much of what a tenant may use of a meter in a month is used; told once for each limit and percent of it.
+
+    Routing key on ``tenure.status``: ``warning.quota.<tenantId>``.
+
+    Attributes:
+        meter: of what.
+        percent: of the limit: 80 or 100. At a hard limit 100 is told when the first usage is refused, too.
+        used: a decimal number, in the unit of the meter.
+        limit_value: in the same unit.
+        month: as in ``2026-03``, of the tenant's time zone.
+        enforcement: ``soft``, or ``hard``: usage beyond it is refused.
+        occurred_at: when, by the clock of metrics.
+    """
+
+    meter: str
+    percent: int
+    used: str
+    limit_value: int
+    month: str
+    enforcement: str
+    occurred_at: datetime
+
+
 class ApiKeysUsed(KeysUsed):
     """These API keys were used at the onboarding service."""
 

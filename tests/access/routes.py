@@ -147,9 +147,31 @@ EXAMPLES: Mapping[str, Any] = {
     "code_challenge_method": "S256",
     "grant_type": "refresh_token",
     "form_token": "not-one",
+    # What something would cost, which is nobody's.
+    **dict.fromkeys((f"POST /v1/{each}-preview currency" for each in ("price", "proration")), "USD"),
+    **{f"POST /v1/price-preview {name}": "1.00" for name in ("quantity", "flatAmount")},
+    "periodStart": "2026-03-01",
+    "periodEnd": "2026-04-01",
+    "changeAt": "2026-03-15",
+    **dict.fromkeys(("fromAmount", "toAmount"), "10.00"),
+    # An event of a tenant's usage.
+    "POST /v1/usage subject": TENANT,
+    "POST /v1/usage specversion": "1.0",
+    "POST /v1/usage source": "/an/example",
+    "POST /v1/usage id": "1",
+    "POST /v1/usage type": "api_call",
+    # A meter, which is there: nobody else is to notice.
+    **{f"POST /v1/meters {name}": value for name, value in {"name": "api_calls", "unit": "call"}.items()},
+    **{f"POST /v1/meters {name}": value for name, value in {"eventType": "api_call", "aggregation": "count"}.items()},
+    "GET /v1/meters/{name} name": "api_calls",
+    "POST /v1/meters/{name}/retire name": "mail_subscriptions",
+    # A correction of a tenant's usage.
+    "POST /v1/usage/amendments meter": "mail_sends",
+    "POST /v1/usage/amendments time": "2026-03-15T12:00:00Z",
+    "POST /v1/usage/amendments quantity": "1",
     # Where in a list, which part of it, and how.
     **dict.fromkeys(("limit", "cursor", "kind", "status", "state", "action", "from", "to", "service"), LEFT_OUT),
-    **dict.fromkeys(("window", "meter"), LEFT_OUT),
+    **dict.fromkeys(("window", "meter", "timeZone", "groupBy", "id"), LEFT_OUT),
     **dict.fromkeys(("fromSeq", "most", "wait", "Idempotency-Key", "Last-Event-ID", "scope"), LEFT_OUT),
     **dict.fromkeys(("nonce", "client_secret", "code", "error", "code_verifier", "refresh_token"), LEFT_OUT),
 }
@@ -253,10 +275,10 @@ class Route:
 
     @property
     def body(self) -> tuple[str, Mapping[str, Any]] | None:
-        """The media type of its body and the schema of the object, if it takes one."""
+        """The first media type of its body and the schema of the object, if it takes one."""
         if self.operation is None or "requestBody" not in self.operation:
             return None
-        ((media_type, content),) = self.operation["requestBody"]["content"].items()
+        media_type, content = next(iter(self.operation["requestBody"]["content"].items()))
         return media_type, self.resolved(content["schema"])
 
     def resolved(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:

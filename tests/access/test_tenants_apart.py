@@ -23,6 +23,10 @@ pytestmark = [pytest.mark.broker, pytest.mark.asyncio(loop_scope="session")]
 
 MEMBERS = ("a tenant administrator", "a tenant administrator's API key", "support in the tenant", "a tenant user")
 
+OPEN = {"POST /v1/usage"}
+"""Bodies in which everybody may have fields of their own: CloudEvents. That none of them names another tenant is tested
+in services/metrics/tests/test_recording_api.py."""
+
 SERVER_OWNED: Mapping[str, Any] = {
     "tenantId": None,  # another tenant's, where a body has no such field
     "tenant_id": None,
@@ -365,7 +369,7 @@ async def following(cast: Cast, tenant: Tenant, tenant_id: str) -> AsyncIterator
 async def test_no_field_that_a_service_owns_can_be_sent(cast: Cast) -> None:
     tried = 0
     for route in cast.routes:
-        if route.body is None or not isinstance(route.rule, Rule):
+        if route.body is None or not isinstance(route.rule, Rule) or route.name in OPEN:
             continue
         _, schema = route.body
         is_members = is_for(route, Role.TENANT_ADMIN)

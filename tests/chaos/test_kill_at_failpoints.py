@@ -9,6 +9,7 @@ import pytest
 from shared.contracts import SERVICES
 from shared.failpoints import FAILPOINTS
 from shared.testing import eventually
+from tests.chaos import metering
 from tests.chaos.conftest import Report
 from tests.chaos.harness import System
 from tests.chaos.load import Load
@@ -42,6 +43,9 @@ WAVES: Mapping[str, Mapping[str, str]] = {
 
 JOBS = ("job_claimed", "job_stepped")
 """Where provisioning dies with jobs in hand: before their steps, or when these are done and nothing of it is stored."""
+
+USAGE = metering.PLACES
+"""Where metrics dies with usage in hand, in `test_kill_metering.py`."""
 
 
 @pytest.mark.parametrize("wave", WAVES)
@@ -91,7 +95,7 @@ async def test_timers_that_had_gone_off_survive_the_death_of_who_took_them(syste
 
 async def test_every_failpoint_kills_somewhere() -> None:
     places = {place for wave in WAVES.values() for place in wave.values()}
-    assert places | {"due_claimed", *JOBS} == set(FAILPOINTS)
+    assert places | {"due_claimed", *JOBS, *USAGE} == set(FAILPOINTS)
     assert all(wave.keys() == set(SERVICES) for wave in WAVES.values())
 
 

@@ -181,7 +181,7 @@ async def assert_certified(system: System, tenant_id: str, workflow: Workflow) -
     assert deleted["provisioning"]["app.note"] == 1
     assert deleted["identity"] == {"memberships": 1, "invitations": 1, "users": 1}
     assert deleted["billing"] == {"accounts": 1, "subscriptions": 1}
-    assert deleted["metrics"] == {"quotas": 3, "usage_hours": 0, "tracked_tenants": 1}
+    assert deleted["metrics"] == {"quotas": 3, "usage_hours": 0, "usage_events": 0, "tracked_tenants": 1}
     export = await system.client.get(f"/v1/exports/{certificate['exportId']}")
     assert hashlib.sha256(export.content).hexdigest() == certificate["exportSha256"]
     assert b"goodbye" in gzip.decompress(export.content)

@@ -182,9 +182,9 @@ DEFECTS = (
     ),
     Defect(
         "half a cent is rounded to the even side",
-        "services/billing/final_invoice.py",
-        "_EXACT = Context(prec=50, rounding=ROUND_HALF_UP)\n",
-        '_EXACT = Context(prec=50, rounding="ROUND_HALF_EVEN")\n',
+        "services/billing/money.py",
+        "EXACT = Context(prec=100, rounding=ROUND_HALF_UP)\n",
+        'EXACT = Context(prec=100, rounding="ROUND_HALF_EVEN")\n',
         _BILLING,
     ),
     Defect(
@@ -211,7 +211,7 @@ DEFECTS = (
     Defect(
         "quotas that were changed stay changed",
         "services/metrics/handlers.py",
-        "    await queries.replace_quotas(connection, {tenant_id: found[tenant_id] for tenant_id in tracked})\n",
+        "    await queries.quotas.replace(connection, {tenant_id: found[tenant_id] for tenant_id in tracked})\n",
         "",
         _METRICS,
     ),

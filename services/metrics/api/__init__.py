@@ -2,17 +2,25 @@
 
 from fastapi import APIRouter
 
-from services.metrics.api import audit, meters, quotas, usage
+from services.metrics.api import amendments, audit, meters, quotas, recording, usage
+from services.metrics.deciding import Deciding
+from services.metrics.recording.recorder import Recorder
+from shared.clock import Clock
 from shared.postgres import Pool
 
 PATHS = ("/v1/meters", "/v1/usage", "/v1/quotas", "/v1/audit")
 
+MEDIA_TYPES = (recording.NDJSON,)
+"""What bodies may be besides JSON."""
 
-def routes(pool: Pool) -> APIRouter:
+
+def routes(pool: Pool, *, deciding: Deciding, recorder: Recorder, clock: Clock) -> APIRouter:
     """Return every route of the service."""
     router = APIRouter()
-    router.include_router(meters.routes(pool))
+    router.include_router(meters.routes(pool, deciding))
     router.include_router(usage.routes(pool))
-    router.include_router(quotas.routes(pool))
+    router.include_router(recording.routes(recorder, clock=clock))
+    router.include_router(amendments.routes(pool, deciding))
+    router.include_router(quotas.routes(pool, clock=clock))
     router.include_router(audit.routes(pool))
     return router

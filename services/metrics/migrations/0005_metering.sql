@@ -43,8 +43,6 @@ CREATE TABLE usage_key (
     PRIMARY KEY (tenant_id, key)
 );
 
-CREATE INDEX usage_key_received_at ON usage_key USING brin (received_at);
-
 -- An hour of usage of a meter, as its aggregation has it: the number of events, the sum or the greatest of their values,
 -- how many different ones, or the latest. Hours are those of the tenant's time zone; their beginnings are moments.
 ALTER TABLE usage_hour
@@ -76,22 +74,28 @@ CREATE TABLE usage_value (
 
 -- Corrections: only ever appended, and part of the usage of the hour that they correct.
 CREATE TABLE usage_amendment (
-    amendment_id uuid PRIMARY KEY,
-    tenant_id    text NOT NULL,
-    meter        text,                                            -- of an adjustment
-    happened_at  timestamptz NOT NULL,                            -- in the hour that is corrected
-    quantity     numeric,                                         -- of an adjustment: what is added, below zero too
-    key          bytea,                                           -- of an event that is void: usage_key.key
-    reason       text NOT NULL,
-    actor        text NOT NULL,
-    amended_at   timestamptz NOT NULL,
+    amendment_id    uuid PRIMARY KEY,
+    tenant_id       text NOT NULL,
+    meter           text,                -- of an adjustment
+    happened_at     timestamptz NOT NULL,  -- in the hour that is corrected
+    quantity        numeric,             -- of an adjustment: what is added, below zero too
+    source          text,                -- of an event that is void
+    event_id        text,
+    reason          text NOT NULL,
+    actor           text NOT NULL,
+    amended_at      timestamptz NOT NULL,
+    idempotency_key text,                -- under which it was asked for, if the client gave one,
+    fingerprint     bytea,               -- and what was asked for
     CONSTRAINT it_adjusts_or_voids CHECK (
-        CASE WHEN key IS NULL THEN meter IS NOT NULL AND quantity IS NOT NULL ELSE meter IS NULL AND quantity IS NULL END
-    )
+        CASE WHEN event_id IS NULL THEN source IS NULL AND meter IS NOT NULL AND quantity IS NOT NULL
+             ELSE source IS NOT NULL AND meter IS NULL AND quantity IS NULL END
+    ),
+    CHECK ((idempotency_key IS NULL) = (fingerprint IS NULL)),
+    UNIQUE (tenant_id, idempotency_key)
 );
 
 CREATE INDEX usage_amendment_of_tenant ON usage_amendment (tenant_id, amended_at, amendment_id);
-CREATE UNIQUE INDEX an_event_is_void_once ON usage_amendment (tenant_id, key) WHERE key IS NOT NULL;
+CREATE UNIQUE INDEX an_event_is_void_once ON usage_amendment (tenant_id, source, event_id) WHERE event_id IS NOT NULL;
 
 -- All of it goes with the tenant, also where code that does not know it deletes that.
 CREATE FUNCTION forget_usage() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 import asyncpg
@@ -86,16 +87,30 @@ async def delete(connection: Connection, tenant_ids: Sequence[str]) -> Counter[s
     return Counter(row["tenant_id"] for row in rows)
 
 
-async def page(connection: Connection, tenant_id: str, *, after: str, limit: int) -> list[asyncpg.Record]:
-    """Return a tenant's next ``limit`` quotas with their units, by meter, those after the meter ``after``."""
+async def page(
+    connection: Connection, tenant_id: str, *, now: datetime, after: str, limit: int
+) -> list[asyncpg.Record]:
+    """Return a tenant's next ``limit`` quotas and what is used of them, by meter, those after the meter ``after``.
+
+    Usage of a meter that takes no values below zero is never less than that, whatever was corrected.
+    """
     return await connection.fetch(
         """
-        SELECT quota.meter, quota.limit_value, quota.enforcement, meter.unit
-        FROM quota JOIN meter ON meter.name = quota.meter
-        WHERE quota.tenant_id = $1 AND quota.meter > $2
+        SELECT quota.meter, limit_value, quota.enforcement, meter.unit, month,
+               greatest(
+                   -- Only what is not kept is added up.
+                   coalesce(kept.used, (SELECT used FROM usage_of_month($1, quota.meter, month, time_zone)), 0),
+                   CASE WHEN allows_negative THEN '-infinity'::numeric ELSE 0 END
+               ) AS used
+        FROM tracked_tenant
+            CROSS JOIN LATERAL (SELECT date_trunc('month', $4::timestamptz AT TIME ZONE time_zone)::date) AS of (month)
+            JOIN quota USING (tenant_id) JOIN meter ON meter.name = quota.meter
+            LEFT JOIN quota_use AS kept USING (tenant_id, meter, month)
+        WHERE tenant_id = $1 AND quota.meter > $2
         ORDER BY quota.meter LIMIT $3
         """,
         tenant_id,
         after,
         limit,
+        now,
     )

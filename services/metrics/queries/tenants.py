@@ -1,24 +1,29 @@
 """The tenants whose usage is accepted."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from shared.postgres import Connection
 
 
-async def track(connection: Connection, tenant_ids: Sequence[str], *, now: datetime) -> None:
-    """Accept usage of these distinct tenants from ``now`` on, and keep their rows locked until the commit."""
+async def track(connection: Connection, time_zones: Mapping[str, str], *, now: datetime) -> None:
+    """Accept usage of these tenants from ``now`` on, and keep their rows locked until the commit.
+
+    Args:
+        time_zones: of the tenants; one that is tracked already keeps its own.
+    """
     await connection.execute(
         """
-        INSERT INTO tracked_tenant (tenant_id, tracked_at)
-        SELECT tenant_id, $2 FROM unnest($1::text[]) AS asked (tenant_id)
+        INSERT INTO tracked_tenant (tenant_id, time_zone, tracked_at)
+        SELECT tenant_id, time_zone, $3 FROM unnest($1::text[], $2::text[]) AS asked (tenant_id, time_zone)
         -- Everybody locks in this order, so nobody waits in a circle.
         ORDER BY tenant_id
         -- Changes nothing, but waits for whoever is deleting the row, and then inserts it anew.
         ON CONFLICT (tenant_id) DO UPDATE SET tracked_at = tracked_tenant.tracked_at
         """,
-        tenant_ids,
+        list(time_zones),
+        list(time_zones.values()),
         now,
     )
 
@@ -30,6 +35,12 @@ async def lock(connection: Connection, tenant_ids: Iterable[str]) -> list[str]:
         list(tenant_ids),
     )
     return [row["tenant_id"] for row in rows]
+
+
+async def time_zone(connection: Connection, tenant_id: str) -> str | None:
+    """Return the time zone in whose hours a tenant is metered, or None if it is not tracked."""
+    zone: str | None = await connection.fetchval("SELECT time_zone FROM tracked_tenant WHERE tenant_id = $1", tenant_id)
+    return zone
 
 
 async def delete(connection: Connection, tenant_ids: Sequence[str]) -> Counter[str]:

@@ -1,9 +1,17 @@
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
+import httpx2
 import pytest
 
 from deploy.local.throwaway import FreshDatabases
-from shared.postgres import Pool, open_pool
+from services.metrics import handlers
+from services.metrics.partitions import keep_partitions
+from services.metrics.tests.metering import Office
+from services.metrics.tests.support import KEY, api_of
+from shared.clock import ManualClock
+from shared.contracts.metrics import TrackTenant
+from shared.postgres import Pool, open_pool, transaction
 
 
 @pytest.fixture
@@ -12,3 +20,19 @@ async def pool(fresh_database: FreshDatabases) -> AsyncIterator[Pool]:
     pool = await open_pool(await fresh_database("metrics"))
     yield pool
     await pool.close()
+
+
+@pytest.fixture
+async def office(pool: Pool) -> AsyncIterator[Office]:
+    """A system administrator who meters the tenant ``t1``, of Berlin, at noon in the middle of March."""
+    clock = ManualClock(datetime(2026, 3, 15, 12, tzinfo=UTC))
+    async with transaction(pool) as connection:
+        await keep_partitions(connection, now=clock.now())
+        ask = TrackTenant(tenant_id="t1", quotas={}, time_zone="Europe/Berlin")
+        await handlers.track_tenants(connection, [ask], clock=clock)
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(api_of(pool, clock=clock)),
+        base_url="http://test",
+        headers={"Authorization": f"Bearer {KEY}"},
+    ) as client:
+        yield Office(client, clock)

@@ -8,11 +8,10 @@ import pytest
 from fastapi import FastAPI
 
 from services.metrics import handlers
-from services.metrics.api import routes
+from services.metrics.tests.support import api_of
 from shared.clock import ManualClock
 from shared.contracts.metrics import TrackTenant
 from shared.contracts.provisioning import MailReported
-from shared.http import create_api
 from shared.postgres import Pool, transaction
 from shared.testing.principals import Cast, as_, declared, let_in, told
 
@@ -20,7 +19,13 @@ OWN, OTHER, ABSENT = "own", "oth", "abs"
 
 RULES: dict[tuple[str, str], set[str]] = {
     ("GET", "/v1/meters"): {"operator", "support", "administrator"},
+    ("GET", "/v1/meters/{name}"): {"operator", "support", "administrator"},
+    ("POST", "/v1/meters"): {"operator"},
+    ("POST", "/v1/meters/{name}/retire"): {"operator"},
     ("GET", "/v1/usage"): {"operator", "administrator"},
+    ("GET", "/v1/usage/amendments"): {"operator"},
+    ("POST", "/v1/usage/amendments"): {"operator"},
+    ("POST", "/v1/usage"): {"operator", "administrator"},
     ("GET", "/v1/quotas"): {"operator", "administrator"},
     ("GET", "/v1/audit"): {"operator", "administrator"},
     ("GET", "/v1/audit/verification"): {"operator", "administrator"},
@@ -29,7 +34,7 @@ RULES: dict[tuple[str, str], set[str]] = {
 
 @pytest.fixture
 def api(pool: Pool) -> FastAPI:
-    return create_api("metrics", routers=[routes(pool)], admin_key="key", credentials=Cast(OWN), checks={}, version="1")
+    return api_of(pool, credentials=Cast(OWN))
 
 
 @pytest.fixture
@@ -74,7 +79,7 @@ async def test_another_tenant_has_used_as_little_as_none(client: httpx2.AsyncCli
     hour = datetime(2026, 1, 1, tzinfo=UTC)
     async with transaction(pool) as connection:
         facts = [MailReported(tenant_id=tenant_id, hour=hour, counts={"send": 3}) for tenant_id in (OWN, OTHER)]
-        await handlers.meter_mail(connection, facts)
+        await handlers.meter_mail(connection, facts, clock=ManualClock())
 
     own = await client.get("/v1/usage", params={"tenantId": OWN}, headers=as_(who))
     other = await client.get("/v1/usage", params={"tenantId": OTHER}, headers=as_(who))

@@ -5,19 +5,17 @@ import httpx2
 import pytest
 
 from services.metrics import handlers
-from services.metrics.api import PATHS, routes
+from services.metrics.api import PATHS
+from services.metrics.tests.support import KEY, api_of
 from shared.clock import ManualClock
 from shared.contracts.metrics import TrackTenant
 from shared.contracts.provisioning import MailReported
-from shared.http import create_api
 from shared.postgres import Pool, transaction
-
-KEY = "a-key-of-the-administrator"
 
 
 @pytest.fixture
 async def client(pool: Pool) -> AsyncIterator[httpx2.AsyncClient]:
-    api = create_api("metrics", routers=[routes(pool)], admin_key=KEY, checks={}, version="1")
+    api = api_of(pool)
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(api), base_url="http://test", headers={"Authorization": f"Bearer {KEY}"}
     ) as client:
@@ -38,12 +36,13 @@ async def test_the_quotas_of_one_tenant_are_listed_in_pages_by_meter(client: htt
     first = (await client.get("/v1/quotas", params={"tenantId": "t1", "limit": 2})).json()
     rest = (await client.get("/v1/quotas", params={"tenantId": "t1", "cursor": first["nextCursor"]})).json()
 
+    unused = {"month": f"{ManualClock().now():%Y-%m}", "used": "0"}
     assert first["items"] == [
-        {"meter": "api_calls", "limit": 10_000, "unit": "call", "enforcement": "soft"},
-        {"meter": "seats", "limit": 3, "unit": "seat", "enforcement": "hard"},
+        {"meter": "api_calls", "limit": 10_000, "unit": "call", "enforcement": "soft", **unused},
+        {"meter": "seats", "limit": 3, "unit": "seat", "enforcement": "hard", **unused},
     ]
     assert rest == {
-        "items": [{"meter": "storage_gb", "limit": 1, "unit": "GB", "enforcement": "soft"}],
+        "items": [{"meter": "storage_gb", "limit": 1, "unit": "GB", "enforcement": "soft", **unused}],
         "nextCursor": None,
     }
 
@@ -61,7 +60,18 @@ async def test_the_catalog_is_listed_in_pages_by_name(client: httpx2.AsyncClient
     names = [meter["name"] for meter in (*first["items"], *rest["items"])]
     assert names == sorted(names)
     assert {"api_calls", "mail_sends", "seats"} <= set(names)
-    assert rest["items"][-1] == {"name": "storage_gb", "unit": "GB", "enforcement": "soft"}
+    assert rest["items"][-1] == {
+        "name": "storage_gb",
+        "unit": "GB",
+        "enforcement": "soft",
+        "eventType": "storage",
+        "aggregation": "max",
+        "valuePath": "$.gb",
+        "dimensions": {},
+        "allowsNegative": False,
+        "createdAt": None,
+        "retiredAt": None,
+    }
     assert rest["nextCursor"] is None
 
 
@@ -71,7 +81,7 @@ NOON = datetime(2026, 3, 31, 12, tzinfo=UTC)
 async def use(pool: Pool, tenant_id: str, hours: int, **counts: int) -> None:
     async with transaction(pool) as connection:
         fact = MailReported(tenant_id=tenant_id, hour=NOON + timedelta(hours=hours), counts=counts)
-        await handlers.meter_mail(connection, [fact])
+        await handlers.meter_mail(connection, [fact], clock=ManualClock())
 
 
 async def used(client: httpx2.AsyncClient, **query: str | int) -> list[tuple[str, str, str]]:

@@ -10,13 +10,12 @@ import httpx2
 import pytest
 
 from services.metrics import audit, queries
-from services.metrics.api import routes
 from services.metrics.queries.audit import EntryFilter
+from services.metrics.tests.support import api_of
 from shared.audit import Actor, decision
 from shared.clock import ManualClock
 from shared.contracts.base import INSTALLATION, Decision
 from shared.contracts.identity import DecisionRecorded
-from shared.http import create_api
 from shared.ids import TimeOrderedIds
 from shared.postgres import Pool, transaction
 from shared.testing.plans import general_plan
@@ -34,7 +33,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 async def client(pool: Pool) -> AsyncIterator[httpx2.AsyncClient]:
-    api = create_api("metrics", routers=[routes(pool)], admin_key="key", credentials=Cast(OWN), checks={}, version="1")
+    api = api_of(pool, credentials=Cast(OWN))
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(api), base_url="http://test") as client:
         yield client
 

@@ -71,8 +71,15 @@ async def purge(pool: Pool, *tenant_ids: str) -> Sequence[Fact]:
         return await handlers.purge_metrics(connection, [PurgeMetrics(tenant_id=tenant_id) for tenant_id in tenant_ids])
 
 
-def purged(tenant_id: str, *, quotas: int, tracked_tenants: int, usage_hours: int = 0) -> MetricsPurged:
-    deleted = {"quotas": quotas, "usage_hours": usage_hours, "tracked_tenants": tracked_tenants}
+def purged(
+    tenant_id: str, *, quotas: int, tracked_tenants: int, usage_hours: int = 0, usage_events: int = 0
+) -> MetricsPurged:
+    deleted = {
+        "quotas": quotas,
+        "usage_hours": usage_hours,
+        "usage_events": usage_events,
+        "tracked_tenants": tracked_tenants,
+    }
     return MetricsPurged(tenant_id=tenant_id, deleted=deleted)
 
 
@@ -86,7 +93,7 @@ async def quotas(pool: Pool) -> set[tuple[str, str, int, str]]:
 
 async def hear_of_mail(pool: Pool, *facts: MailReported) -> None:
     async with transaction(pool) as connection:
-        assert await handlers.meter_mail(connection, facts) == []
+        assert await handlers.meter_mail(connection, facts, clock=ManualClock()) == []
 
 
 def mailed(tenant_id: str, hour: datetime = NOON, **counts: int) -> MailReported:
@@ -111,7 +118,7 @@ async def statements_for(connection: Connection, asks: Sequence[TrackTenant]) ->
         did = await handlers.track_tenants(connection, asks, clock=ManualClock())
         changes = await handlers.change_quotas(connection, [to(one.tenant_id, storage_gb=1) for one in asks])
         await handlers.restore_quotas(connection, [Restoration(each.answer.tenant_id, each.before) for each in changes])
-        await handlers.meter_mail(connection, [mailed(one.tenant_id, send=1) for one in asks])
+        await handlers.meter_mail(connection, [mailed(one.tenant_id, send=1) for one in asks], clock=ManualClock())
         await handlers.purge_metrics(connection, [PurgeMetrics(tenant_id=one.tenant_id) for one in asks])
         undid = await handlers.untrack_tenants(connection, [UntrackTenant(tenant_id=one.tenant_id) for one in asks])
     assert did == [TenantTracked(tenant_id=one.tenant_id) for one in asks]

@@ -37,7 +37,11 @@ def _open_account(context: Context) -> Message:
 
 
 def _track(context: Context) -> Message:
-    return metrics.TrackTenant(tenant_id=context.tenant_id, quotas=context.result("register-tenant")["quotas"])
+    return metrics.TrackTenant(
+        tenant_id=context.tenant_id,
+        quotas=context.result("register-tenant")["quotas"],
+        time_zone=context.request.get("timeZone") or "UTC",
+    )
 
 
 def _provision(context: Context) -> Message:

@@ -119,6 +119,7 @@ TABLE: list[tuple[str, str, list[Any]]] = [
     ("phone", "/phone", ["call me", "1", "+" * 5, "1" * 40, 4930123, "+49 30\n1234"]),
     ("currency", "/currency", ["usd", "US", "XXX", "Dollar", 840, ""]),
     ("region", "/region", ["The Moon", "", 7, "-x", "eu central"]),
+    ("timeZone", "/timeZone", ["Berlin", "", 7, "+02:00", "UTC\0"]),
     ("tags", "/tags", ["smb", ["smb"], 7, {f"key{number}": "x" for number in range(51)}]),
     ("tags", "/tags/key", [{"key": no} for no in NO_LABELS]),
     ("attributes", "/attributes", ["crm", [], 7, None]),

@@ -18,11 +18,13 @@ from services.onboarding.workflow import Failure, Status
 from shared.clock import ManualClock
 from shared.contracts.base import Ask, Fact, Message
 from shared.contracts.billing import SubscriptionStarted
+from shared.contracts.metrics import QuotaCrossed
 from shared.contracts.onboarding import (
     MailCounted,
     StepFailed,
     TenantMailPaused,
     TenantMailResumed,
+    TenantQuotaCrossed,
     WorkflowStatusChanged,
 )
 from shared.contracts.provisioning import (
@@ -308,13 +310,13 @@ async def test_the_newest_catalog_is_kept_whatever_the_order(pool: Pool) -> None
     assert (kept["revision"], kept["default_tier"]) == (3, "tier3")
 
 
-# Mail
+# What is said on
 
 
 async def relayed(fact: Fact) -> list[tuple[str, str, Message]]:
-    """Return the exchange, the key and what is said of a fact about mails."""
-    event = Event(TimeOrderedIds().new(), "provisioning", ManualClock().now(), fact)
-    said = await handlers.relay_mail(None, [event], clock=ManualClock(), ids=TimeOrderedIds())  # type: ignore[arg-type]
+    """Return the exchange, the key and what is said of a fact of another service."""
+    event = Event(TimeOrderedIds().new(), fact.owner, ManualClock().now(), fact)
+    said = await handlers.relay(None, [event], clock=ManualClock(), ids=TimeOrderedIds())  # type: ignore[arg-type]
     return [(each.exchange, each.routing_key, decode(orjson.loads(each.event)).message) for each in said]
 
 
@@ -345,6 +347,15 @@ async def test_everybody_outside_is_warned_of_a_tenant_whose_mail_is_paused_and_
     assert await relayed(MailSendingResumed(**whose)) == [
         ("tenure.status", "mail.resumed.t1", TenantMailResumed(**whose))
     ]
+
+
+async def test_everybody_outside_is_warned_of_a_quota_that_is_used_up() -> None:
+    about: dict[str, Any] = {
+        "tenant_id": "t1", "meter": "seats", "percent": 80, "used": "4", "limit_value": 5, "month": "2026-03",
+        "enforcement": "hard", "occurred_at": ManualClock().now(),
+    }  # fmt: skip
+
+    assert await relayed(QuotaCrossed(**about)) == [("tenure.status", "warning.quota.t1", TenantQuotaCrossed(**about))]
 
 
 def test_every_answer_to_every_ask_is_heard() -> None:
