@@ -14,6 +14,22 @@ from shared.postgres import Connection
 Key = tuple[str, bytes]
 """What no two events share: a tenant, and `Event.key`."""
 
+# What an hour comes to with what is added to it, as its meter aggregates it; the hour is called `kept`.
+_MERGED = """
+    SELECT CASE
+            WHEN aggregation = 'max' THEN greatest(kept.quantity, excluded.quantity)
+            WHEN aggregation <> 'latest' THEN kept.quantity + excluded.quantity
+            WHEN is_later THEN excluded.quantity
+            ELSE kept.quantity
+        END,
+        CASE WHEN is_later THEN excluded.latest_at ELSE kept.latest_at END,
+        CASE WHEN is_later THEN excluded.latest_key ELSE kept.latest_key END
+    FROM meter, LATERAL (
+        SELECT (excluded.latest_at, excluded.latest_key) > (kept.latest_at, kept.latest_key)
+    ) AS compared (is_later)
+    WHERE name = excluded.meter
+"""
+
 
 async def meters(connection: Connection) -> list[asyncpg.Record]:
     """Return the meters that take events."""
@@ -118,25 +134,14 @@ async def add_hours(connection: Connection, totals: Mapping[Bucket, Total]) -> N
     """Add to hours of usage what has `NO_DIMENSIONS`, as the meters' aggregations have it."""
     hours = {bucket: total for bucket, total in totals.items() if bucket.dimensions == NO_DIMENSIONS}
     await connection.execute(
-        """
-        INSERT INTO usage_hour (tenant_id, meter, hour, quantity, latest_at, latest_key)
+        f"""
+        INSERT INTO usage_hour AS kept (tenant_id, meter, hour, quantity, latest_at, latest_key)
         SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::numeric[], $5::timestamptz[], $6::bytea[])
         ORDER BY 1, 2, 3
         ON CONFLICT (tenant_id, meter, hour) DO UPDATE SET (quantity, latest_at, latest_key) = (
-            SELECT CASE
-                    WHEN aggregation = 'max' THEN greatest(usage_hour.quantity, excluded.quantity)
-                    WHEN aggregation <> 'latest' THEN usage_hour.quantity + excluded.quantity
-                    WHEN is_later THEN excluded.quantity
-                    ELSE usage_hour.quantity
-                END,
-                CASE WHEN is_later THEN excluded.latest_at ELSE usage_hour.latest_at END,
-                CASE WHEN is_later THEN excluded.latest_key ELSE usage_hour.latest_key END
-            FROM meter, LATERAL (
-                SELECT (excluded.latest_at, excluded.latest_key) > (usage_hour.latest_at, usage_hour.latest_key)
-            ) AS compared (is_later)
-            WHERE name = excluded.meter
+            {_MERGED}
         )
-        """,
+        """,  # noqa: S608 - a text of our own
         *_columns(hours),
         *_amounts(hours.values()),
     )
@@ -148,28 +153,17 @@ async def add_dimensions(connection: Connection, totals: Mapping[Bucket, Total])
     if not parts:
         return
     await connection.execute(
-        """
-        INSERT INTO usage_dimension_hour AS part (tenant_id, meter, hour, dimensions, quantity, latest_at, latest_key)
+        f"""
+        INSERT INTO usage_dimension_hour AS kept (tenant_id, meter, hour, dimensions, quantity, latest_at, latest_key)
         SELECT tenant_id, meter, hour, dimensions::jsonb, quantity, at, key
         FROM unnest(
                 $1::text[], $2::text[], $3::timestamptz[], $7::text[], $4::numeric[], $5::timestamptz[], $6::bytea[]
              ) AS added (tenant_id, meter, hour, dimensions, quantity, at, key)
         ORDER BY 1, 2, 3, 4
         ON CONFLICT (tenant_id, meter, hour, dimensions) DO UPDATE SET (quantity, latest_at, latest_key) = (
-            SELECT CASE
-                    WHEN aggregation = 'max' THEN greatest(part.quantity, excluded.quantity)
-                    WHEN aggregation <> 'latest' THEN part.quantity + excluded.quantity
-                    WHEN is_later THEN excluded.quantity
-                    ELSE part.quantity
-                END,
-                CASE WHEN is_later THEN excluded.latest_at ELSE part.latest_at END,
-                CASE WHEN is_later THEN excluded.latest_key ELSE part.latest_key END
-            FROM meter, LATERAL (
-                SELECT (excluded.latest_at, excluded.latest_key) > (part.latest_at, part.latest_key)
-            ) AS compared (is_later)
-            WHERE name = excluded.meter
+            {_MERGED}
         )
-        """,
+        """,  # noqa: S608 - a text of our own
         *_columns(parts),
         *_amounts(parts.values()),
         [bucket.dimensions for bucket in parts],
