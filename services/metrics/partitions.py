@@ -29,7 +29,7 @@ _DAYS_AHEAD = 2
 _BLOCKS = 128
 _ROUND_SECONDS = timedelta(hours=1).total_seconds()
 _RETRY_SECONDS = 1.0
-_BETWEEN_KEYS = timedelta(days=1)
+_BETWEEN_FORGETTING = timedelta(days=1)
 
 
 async def keep_partitions(connection: Connection, *, now: datetime) -> None:
@@ -55,8 +55,14 @@ async def forget_keys(pool: Pool, *, now: datetime) -> int:
     return forgotten
 
 
+async def forget_months(pool: Pool, *, now: datetime) -> int:
+    """Forget what was used of quotas in months in which no event can have happened that still comes."""
+    async with transaction(pool) as connection:
+        return await queries.partitions.forget_months(connection, before=(now - WINDOW).date().replace(day=1))
+
+
 class Keeping:
-    """Keeps partitions and keys in order as long as the service runs.
+    """Keeps partitions, keys and months in order as long as the service runs.
 
     It belongs into the service's ``background`` as ``Keeping(kernel.pool, ports.clock).run``: its first round makes the
     partitions without which no event can be taken.
@@ -65,7 +71,7 @@ class Keeping:
     def __init__(self, pool: Pool, clock: Clock) -> None:
         self._pool = pool
         self._clock = clock
-        self._keys_kept_at: datetime | None = None
+        self._forgot_at: datetime | None = None
 
     async def run(self) -> NoReturn:
         """Keep them in order, for ever; an outage is waited out."""
@@ -83,7 +89,8 @@ class Keeping:
         now = self._clock.now()
         async with transaction(self._pool) as connection:
             await keep_partitions(connection, now=now)
-        if self._keys_kept_at is None or now - self._keys_kept_at >= _BETWEEN_KEYS:
-            if forgotten := await forget_keys(self._pool, now=now):
-                log.info("expired keys forgotten", action="usage_keys_forgotten", count=forgotten)
-            self._keys_kept_at = now
+        if self._forgot_at is None or now - self._forgot_at >= _BETWEEN_FORGETTING:
+            keys, months = await forget_keys(self._pool, now=now), await forget_months(self._pool, now=now)
+            if keys or months:
+                log.info("what has expired is forgotten", action="usage_forgotten", keys=keys, months=months)
+            self._forgot_at = now

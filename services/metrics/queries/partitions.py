@@ -32,3 +32,11 @@ async def forget_keys(connection: Connection, blocks: range, *, received_before:
         received_before,
     )
     return int(status.removeprefix("DELETE "))
+
+
+async def forget_months(connection: Connection, *, before: date) -> int:
+    """Delete what is kept and told of quotas in months before one; return how many months of quotas were kept."""
+    status: str = await connection.execute(
+        "WITH told AS (DELETE FROM quota_crossing WHERE month < $1) DELETE FROM quota_use WHERE month < $1", before
+    )
+    return int(status.removeprefix("DELETE "))

@@ -7,7 +7,14 @@ import asyncpg
 import pytest
 
 from services.metrics import partitions
-from services.metrics.partitions import RETENTION, WINDOW, Keeping, forget_keys, keep_partitions
+from services.metrics.partitions import (
+    RETENTION,
+    WINDOW,
+    Keeping,
+    forget_keys,
+    forget_months,
+    keep_partitions,
+)
 from shared.clock import ManualClock
 from shared.postgres import Connection, Pool
 from shared.testing.eventually import eventually, hurry
@@ -81,6 +88,25 @@ async def test_keys_are_forgotten_after_their_window_wherever_they_are(
         assert await forget_keys(pool, now=NOW) == 500
 
         assert await connection.fetchval("SELECT array_agg(DISTINCT received_at) FROM usage_key") == [NOW - WINDOW]
+
+
+async def test_months_of_quotas_are_forgotten_when_no_event_of_them_can_come_any_more(pool: Pool) -> None:
+    async with pool.acquire() as connection:
+        await connection.execute(
+            """
+            INSERT INTO tracked_tenant VALUES ('t1', now());
+            INSERT INTO quota VALUES ('t1', 'api_calls', 5, 'soft');
+            INSERT INTO quota_use SELECT 't1', 'api_calls', '2025-01-01'::date + n * interval '1 month', n
+                FROM generate_series(0, 14) AS n;
+            INSERT INTO quota_crossing SELECT tenant_id, meter, month, 5, 80, used, now() FROM quota_use
+            """
+        )
+
+        assert await forget_months(pool, now=NOW) == 10
+
+        for table in ("quota_use", "quota_crossing"):
+            left = await connection.fetchval(f"SELECT array_agg(to_char(month, 'YYYY-MM') ORDER BY month) FROM {table}")
+            assert left == ["2025-11", "2025-12", "2026-01", "2026-02", "2026-03"]
 
 
 async def test_partitions_are_kept_as_long_as_the_service_runs(pool: Pool) -> None:
