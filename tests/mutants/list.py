@@ -1,5 +1,5 @@
 """All planted defects."""
 
-from tests.mutants import kernel, services, workflows
+from tests.mutants import kernel, services, usage, workflows
 
-DEFECTS = (*kernel.DEFECTS, *workflows.DEFECTS, *services.DEFECTS)
+DEFECTS = (*kernel.DEFECTS, *workflows.DEFECTS, *services.DEFECTS, *usage.DEFECTS)
