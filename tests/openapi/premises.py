@@ -6,6 +6,7 @@ import secrets
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -173,12 +174,18 @@ class _Furnishing:
             "POST /oauth/authorize/organisation": _SIGN_IN | {"tenant_id": self._names["changing"][0]},
             "POST /v1/invitations/accept": {"token": invited, "password": PASSWORD},
             "PUT /v1/accounts": _ACCOUNT,
+            "POST /v1/usage/amendments": self._amendment(),
             "POST /v1/reactivations": {"tenantId": self._names["suspended"][0]},
             "POST /v1/tier-changes": {"tenantId": self._names["changing"][0], "tier": "premium"},
             "POST /v1/tiers": _TIER | {"name": "new", "rank": 1000},
             "POST /v1/products": {"name": "new", "description": "Something new."},
             "POST /v1/products/{name}/versions": {"version": "3.0"},
         }
+
+    def _amendment(self) -> Mapping[str, Any]:
+        now = datetime.now(UTC).isoformat()
+        body = {"meter": "mail_sends", "time": now, "quantity": "1", "reason": "a test"}
+        return {"tenantId": self._names["kept"][0], **body}
 
     async def _make_tenants(self) -> None:
         """Have tenants onboarded, each for what may become of it."""
