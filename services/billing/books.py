@@ -24,15 +24,15 @@ Image = TypeVar("Image", bound=BaseModel)
 async def read(connection: Connection, messages: Sequence[Ask | Restoration]) -> Ledger:
     """Lock what the batch's tenants are charged for, and return it."""
     tenant_ids = [message.tenant_id for message in messages]
-    await queries.lock_subscriptions(connection, tenant_ids)
-    rows = await queries.standing_subscriptions(connection, tenant_ids)
+    await queries.subscriptions.lock(connection, tenant_ids)
+    rows = await queries.subscriptions.standing(connection, tenant_ids)
     return Ledger(map(Subscription.of, rows))
 
 
 async def stretches(connection: Connection, ledger: Ledger) -> Mapping[UUID, Sequence[Stretch]]:
     """Return, by subscription, what was charged and is over."""
     found: dict[UUID, list[Stretch]] = {}
-    for row in await queries.charged_periods(connection, ledger.subscription_ids):
+    for row in await queries.subscriptions.charged_periods(connection, ledger.subscription_ids):
         stretch = Stretch(row["plan"], row["amount"], row["started_at"], row["ended_at"], row["product"])
         found.setdefault(row["subscription_id"], []).append(stretch)
     return found
@@ -46,7 +46,7 @@ def last_end(stretches: Iterable[Stretch]) -> datetime | None:
 async def prices(connection: Connection, plans: Iterable[str]) -> Prices:
     """Return what these plans cost, those that there are."""
     amounts: dict[str, dict[str, Decimal]] = {}
-    for row in await queries.prices(connection, sorted(set(plans))):
+    for row in await queries.catalog.prices(connection, sorted(set(plans))):
         amounts.setdefault(row["plan"], {})[row["currency"]] = row["amount"]
     return amounts
 
@@ -74,14 +74,14 @@ async def bring_back(
 async def write(connection: Connection, ledger: Ledger) -> None:
     """Write what is different."""
     if ledger.changed:
-        await queries.save_subscriptions(connection, ledger.changed)
+        await queries.subscriptions.save(connection, ledger.changed)
     if ledger.added:
-        await queries.add_licences(connection, ledger.added)
+        await queries.subscriptions.add_licences(connection, ledger.added)
     if ledger.removed:
-        await queries.remove_licences(connection, ledger.removed)
+        await queries.subscriptions.remove_licences(connection, ledger.removed)
     if ledger.forgotten:
-        await queries.forget_charged_periods(connection, ledger.forgotten)
+        await queries.subscriptions.forget_charged_periods(connection, ledger.forgotten)
     if ledger.withdrawn_drafts:
-        await queries.delete_drafts(connection, ledger.withdrawn_drafts)
+        await queries.invoices.delete_drafts(connection, ledger.withdrawn_drafts)
     if ledger.closed:
-        await queries.add_charged_periods(connection, ledger.closed)
+        await queries.subscriptions.add_charged_periods(connection, ledger.closed)

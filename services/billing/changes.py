@@ -148,7 +148,7 @@ async def close_accounts(
     """End all charging and draft the final invoices; an account that is closed already has its draft."""
     ledger = await books.read(connection, asks)
     stretches = await books.stretches(connection, ledger)
-    rows = await queries.drafts(connection, [ask.tenant_id for ask in asks])
+    rows = await queries.invoices.drafts(connection, [ask.tenant_id for ask in asks])
     closed = {row["tenant_id"]: _closed(row["tenant_id"], row) for row in rows}
     now = clock.now()
     fresh: list[Mapping[str, Any]] = []
@@ -170,7 +170,7 @@ async def close_accounts(
             changes.append(Changed(closed[ask.tenant_id], before))
     await books.write(connection, ledger)
     if fresh:
-        await queries.draft_invoices(connection, fresh, now=now)
+        await queries.invoices.draft(connection, fresh, now=now)
     return changes
 
 

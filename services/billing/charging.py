@@ -52,7 +52,7 @@ class Subscription:
 
     @classmethod
     def of(cls, row: asyncpg.Record) -> Self:
-        """Make it from a row of `queries.standing_subscriptions`."""
+        """Make it from a row of `queries.subscriptions.standing`."""
         return cls(
             subscription_id=row["subscription_id"],
             tenant_id=row["tenant_id"],

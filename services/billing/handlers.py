@@ -34,7 +34,9 @@ async def open_accounts(
     connection: Connection, asks: Sequence[contracts.OpenAccount], *, clock: Clock, ids: Ids
 ) -> Sequence[Fact]:
     """Open each account on its plan and with its licences, with nothing to pay until the tenant is activated."""
-    outcomes = await queries.open_accounts(connection, [_with_identities(ask, ids) for ask in asks], now=clock.now())
+    outcomes = await queries.accounts.open_accounts(
+        connection, [_with_identities(ask, ids) for ask in asks], now=clock.now()
+    )
     return [_opening(ask, outcome) for ask, outcome in zip(asks, outcomes, strict=True)]
 
 
@@ -53,17 +55,17 @@ def _opening(ask: contracts.OpenAccount, outcome: asyncpg.Record) -> Fact:
 
 async def void_accounts(connection: Connection, asks: Sequence[contracts.VoidAccount]) -> Sequence[Fact]:
     """Remove each tenant's account, if there is one."""
-    await queries.void_accounts(connection, [ask.tenant_id for ask in asks])
+    await queries.accounts.void(connection, [ask.tenant_id for ask in asks])
     return [contracts.AccountVoided(tenant_id=ask.tenant_id) for ask in asks]
 
 
 async def update_accounts(connection: Connection, asks: Sequence[contracts.UpdateAccount]) -> Sequence[Changed]:
     """Make invoices out to another name from now on; what is drafted already stays as it is."""
-    rows = await queries.lock_accounts(connection, [ask.tenant_id for ask in asks])
+    rows = await queries.accounts.lock(connection, [ask.tenant_id for ask in asks])
     names = {row["tenant_id"]: row["customer_name"] for row in rows}
     changes = [_update(names, ask) for ask in asks]
     renamed = {each.answer.tenant_id for each in changes if each.before is not None}
-    await queries.rename_accounts(connection, {tenant_id: names[tenant_id] for tenant_id in sorted(renamed)})
+    await queries.accounts.rename(connection, {tenant_id: names[tenant_id] for tenant_id in sorted(renamed)})
     return changes
 
 
@@ -83,8 +85,8 @@ def _update(names: dict[str, str], ask: contracts.UpdateAccount) -> Changed:
 async def restore_accounts(connection: Connection, restorations: Sequence[Restoration]) -> Sequence[Fact]:
     """Make invoices out to the name that was found."""
     names = {each.tenant_id: each.before["customer_name"] for each in restorations if each.before is not None}
-    await queries.lock_accounts(connection, list(names))
-    await queries.rename_accounts(connection, names)
+    await queries.accounts.lock(connection, list(names))
+    await queries.accounts.rename(connection, names)
     return [contracts.AccountRestored(tenant_id=each.tenant_id) for each in restorations]
 
 
@@ -93,8 +95,8 @@ async def purge_accounts(
 ) -> Sequence[Fact]:
     """Issue each final invoice and forget the account; one that is not there counts nothing."""
     tenant_ids = [ask.tenant_id for ask in asks]
-    await queries.lock_subscriptions(connection, tenant_ids)  # so that a closing that is under way is waited for
-    rows = await queries.purge_accounts(connection, tenant_ids, now=clock.now())
+    await queries.subscriptions.lock(connection, tenant_ids)  # so that a closing that is under way is waited for
+    rows = await queries.accounts.purge(connection, tenant_ids, now=clock.now())
     purged = {row["tenant_id"]: row for row in rows}
     first = {ask.tenant_id: ask for ask in reversed(asks)}
     return [_purge(ask, purged[ask.tenant_id], counts=ask is first[ask.tenant_id]) for ask in asks]
@@ -116,8 +118,8 @@ async def start_charging(
     It follows the facts with their envelopes, because they may arrive after the fact that their activation was taken
     back: the workflow they belong to tells.
     """
-    await queries.lock_subscriptions(connection, [event.message.tenant_id for event in events])
-    started = await queries.start_subscriptions(connection, events)
+    await queries.subscriptions.lock(connection, [event.message.tenant_id for event in events])
+    started = await queries.subscriptions.start(connection, events)
     causes = {(event.message.tenant_id, event.workflow_id): event for event in events}
     return [
         _told(
@@ -132,8 +134,8 @@ async def start_charging(
 
 async def stop_charging(connection: Connection, events: Sequence[Event]) -> Sequence[Outgoing]:
     """Take the start back where the activation was taken back; whichever of the two facts arrives first."""
-    await queries.lock_subscriptions(connection, [event.message.tenant_id for event in events])
-    await queries.withdraw_subscriptions(connection, events)
+    await queries.subscriptions.lock(connection, [event.message.tenant_id for event in events])
+    await queries.subscriptions.withdraw(connection, events)
     return []
 
 

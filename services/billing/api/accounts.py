@@ -34,7 +34,7 @@ class Subscription(Resource):
 
     @classmethod
     def of(cls, row: asyncpg.Record) -> Self:
-        """Make it from a row of `queries.subscriptions`."""
+        """Make it from a row of `queries.subscriptions.page`."""
         return cls(
             subscription_id=row["subscription_id"],
             tenant_id=row["tenant_id"],
@@ -62,7 +62,7 @@ def routes(pool: Pool) -> APIRouter:
         """List subscriptions in the order of their creation, all or one tenant's, licences among them."""
         (after,) = decode_cursor(cursor, UUID) or (None,)
         async with pool.acquire() as connection:
-            rows = await queries.subscriptions(
+            rows = await queries.subscriptions.page(
                 connection, after=after, limit=limit + 1, tenant_id=asker.narrowed(tenant_id)
             )
         return page(rows, limit=limit, item=Subscription.of, key=lambda row: (row["subscription_id"],))

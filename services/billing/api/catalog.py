@@ -34,7 +34,7 @@ class Plan(Resource):
 
     @classmethod
     def of(cls, row: asyncpg.Record) -> Self:
-        """Make it from a row of `queries.plans`."""
+        """Make it from a row of `queries.catalog.plans`."""
         amounts: dict[str, Decimal] = dict(zip(row["currencies"], row["amounts"], strict=True))
         return cls(
             name=row["name"],
@@ -55,7 +55,7 @@ def routes(pool: Pool) -> APIRouter:
         """List plans from the cheapest to the dearest."""
         (after,) = decode_cursor(cursor, int) or (0,)
         async with pool.acquire() as connection:
-            rows = await queries.plans(connection, after=after, limit=limit + 1)
+            rows = await queries.catalog.plans(connection, after=after, limit=limit + 1)
         return page(rows, limit=limit, item=Plan.of, key=lambda row: (row["rank"],))
 
     return router

@@ -43,7 +43,7 @@ class Invoice(Resource):
 
     @classmethod
     def of(cls, row: asyncpg.Record) -> Self:
-        """Make it from a row of `queries.invoices`."""
+        """Make it from a row of `queries.invoices.page`."""
         return cls(
             invoice_id=row["invoice_id"],
             tenant_id=row["tenant_id"],
@@ -71,14 +71,16 @@ def routes(pool: Pool) -> APIRouter:
         """List invoices in the order in which they were drafted, all or one tenant's."""
         (after,) = decode_cursor(cursor, UUID) or (None,)
         async with pool.acquire() as connection:
-            rows = await queries.invoices(connection, after=after, limit=limit + 1, tenant_id=asker.narrowed(tenant_id))
+            rows = await queries.invoices.page(
+                connection, after=after, limit=limit + 1, tenant_id=asker.narrowed(tenant_id)
+            )
         return page(rows, limit=limit, item=Invoice.of, key=lambda row: (row["invoice_id"],))
 
     @router.get("/v1/invoices/{invoice_id}", dependencies=[ADMINISTRATORS])
     async def get_invoice(invoice_id: Identifier, asker: Asker) -> Invoice:
         """Return one invoice."""
         async with pool.acquire() as connection:
-            row = await queries.invoice(connection, _uuid(invoice_id), within=asker.tenant_id)
+            row = await queries.invoices.invoice(connection, _uuid(invoice_id), within=asker.tenant_id)
         if row is None:
             raise Problem(404, code="unknown_invoice", detail=f"There is no invoice {invoice_id}.")
         return Invoice.of(row)

@@ -130,8 +130,8 @@ async def test_a_tenants_rows_are_found_by_an_index_of_tenants(pool: Pool) -> No
     """Also once the server has made a plan that is for every tenant alike."""
     async with pool.acquire() as connection:
         first: Any = {"after": None, "limit": 50, "tenant_id": OWN}
-        invoices = await general_plan(connection, queries.invoices(connection, **first))
-        subscriptions = await general_plan(connection, queries.subscriptions(connection, **first))
+        invoices = await general_plan(connection, queries.invoices.page(connection, **first))
+        subscriptions = await general_plan(connection, queries.subscriptions.page(connection, **first))
 
     assert "invoice_of_tenant" in invoices
     assert "account_tenant_id_key" in subscriptions

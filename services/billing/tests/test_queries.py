@@ -23,8 +23,8 @@ from shared.postgres import Pool
 
 async def test_plans_come_in_pages_by_rank_with_all_their_prices(pool: Pool) -> None:
     async with pool.acquire() as connection:
-        first = await queries.plans(connection, after=0, limit=2)
-        rest = await queries.plans(connection, after=first[-1]["rank"], limit=2)
+        first = await queries.catalog.plans(connection, after=0, limit=2)
+        rest = await queries.catalog.plans(connection, after=first[-1]["rank"], limit=2)
 
     assert [(row["name"], row["currencies"], row["amounts"]) for row in (*first, *rest)] == [
         ("free", ["EUR", "USD"], [Decimal("0.00"), Decimal("0.00")]),
@@ -38,7 +38,7 @@ async def test_amounts_have_the_digits_of_their_currency(fresh_database: FreshDa
     await owner.execute("INSERT INTO currency VALUES ('JPY', 0), ('KWD', 3)")
     await owner.execute("INSERT INTO plan_price VALUES ('free', 'JPY', 7000), ('free', 'KWD', 15.25)")
 
-    rows = await queries.plans(owner, after=0, limit=1)
+    rows = await queries.catalog.plans(owner, after=0, limit=1)
     await owner.close()
 
     amounts = dict(zip(rows[0]["currencies"], map(str, rows[0]["amounts"]), strict=True))
@@ -50,9 +50,9 @@ async def test_subscriptions_come_in_pages_in_the_order_of_their_creation(pool: 
         await open_accounts(pool, ask(tenant_id))
 
     async with pool.acquire() as connection:
-        first = await queries.subscriptions(connection, after=None, limit=2, tenant_id=None)
-        rest = await queries.subscriptions(connection, after=first[-1]["subscription_id"], limit=2, tenant_id=None)
-        of_one = await queries.subscriptions(connection, after=None, limit=2, tenant_id="t1")
+        first = await queries.subscriptions.page(connection, after=None, limit=2, tenant_id=None)
+        rest = await queries.subscriptions.page(connection, after=first[-1]["subscription_id"], limit=2, tenant_id=None)
+        of_one = await queries.subscriptions.page(connection, after=None, limit=2, tenant_id="t1")
 
     assert [row["tenant_id"] for row in (*first, *rest)] == ["t3", "t1", "t2"]
     assert [row["tenant_id"] for row in of_one] == ["t1"]
@@ -63,7 +63,7 @@ async def test_an_agreed_amount_outlives_the_price_it_came_from(pool: Pool) -> N
     await pool.execute("UPDATE plan_price SET amount = 60 WHERE plan = 'standard' AND currency = 'USD'")
 
     async with pool.acquire() as connection:
-        (row,) = await queries.subscriptions(connection, after=None, limit=1, tenant_id="t1")
+        (row,) = await queries.subscriptions.page(connection, after=None, limit=1, tenant_id="t1")
 
     assert row["amount"] == Decimal("49.00")
 
@@ -151,9 +151,9 @@ async def test_invoices_come_in_pages_in_the_order_in_which_they_were_drafted(po
         await do_it(pool, CloseAccount(tenant_id=tenant_id), at=on(5))
 
     async with pool.acquire() as connection:
-        first = await queries.invoices(connection, after=None, limit=2, tenant_id=None)
-        rest = await queries.invoices(connection, after=first[-1]["invoice_id"], limit=2, tenant_id=None)
-        of_one = await queries.invoices(connection, after=None, limit=2, tenant_id="t1")
+        first = await queries.invoices.page(connection, after=None, limit=2, tenant_id=None)
+        rest = await queries.invoices.page(connection, after=first[-1]["invoice_id"], limit=2, tenant_id=None)
+        of_one = await queries.invoices.page(connection, after=None, limit=2, tenant_id="t1")
 
     assert [row["tenant_id"] for row in (*first, *rest)] == ["t3", "t1", "t2"]
     assert [row["tenant_id"] for row in of_one] == ["t1"]

@@ -19,18 +19,18 @@ LICENCES = [each | {"subscription_id": UUID(int=3)} for each in OPENING["licence
 TENANTS = ["t1", "t2"]
 
 HOT: dict[str, Callable[[Connection], Awaitable[Any]]] = {
-    "open_accounts": lambda connection: queries.open_accounts(
+    "open_accounts": lambda connection: queries.accounts.open_accounts(
         connection, [OPENING | IDENTITIES | {"licences": LICENCES}], now=NOON
     ),
-    "lock_subscriptions": lambda connection: queries.lock_subscriptions(connection, TENANTS),
-    "standing_subscriptions": lambda connection: queries.standing_subscriptions(connection, TENANTS),
-    "start_subscriptions": lambda connection: queries.start_subscriptions(connection, [activated("t1")]),
-    "withdraw_subscriptions": lambda connection: queries.withdraw_subscriptions(connection, [deactivated("t1")]),
-    "charged_periods": lambda connection: queries.charged_periods(connection, [UUID(int=1), UUID(int=2)]),
-    "remove_licences": lambda connection: queries.remove_licences(connection, [UUID(int=1), UUID(int=2)]),
-    "void_accounts": lambda connection: queries.void_accounts(connection, TENANTS),
-    "purge_accounts": lambda connection: queries.purge_accounts(connection, TENANTS, now=NOON),
-    "subscriptions": lambda connection: queries.subscriptions(connection, after=None, limit=50, tenant_id="t1"),
+    "lock_subscriptions": lambda connection: queries.subscriptions.lock(connection, TENANTS),
+    "standing_subscriptions": lambda connection: queries.subscriptions.standing(connection, TENANTS),
+    "start_subscriptions": lambda connection: queries.subscriptions.start(connection, [activated("t1")]),
+    "withdraw_subscriptions": lambda connection: queries.subscriptions.withdraw(connection, [deactivated("t1")]),
+    "charged_periods": lambda connection: queries.subscriptions.charged_periods(connection, [UUID(int=1), UUID(int=2)]),
+    "remove_licences": lambda connection: queries.subscriptions.remove_licences(connection, [UUID(int=1), UUID(int=2)]),
+    "void_accounts": lambda connection: queries.accounts.void(connection, TENANTS),
+    "purge_accounts": lambda connection: queries.accounts.purge(connection, TENANTS, now=NOON),
+    "subscriptions": lambda connection: queries.subscriptions.page(connection, after=None, limit=50, tenant_id="t1"),
 }
 
 
