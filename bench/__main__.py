@@ -15,7 +15,7 @@ from statistics import median
 
 import uvloop
 
-from bench import authorize, environments, metering
+from bench import authorize, environments, invoices, metering
 from bench.backlog import peak_memory
 from bench.floor_run import Floor
 from bench.onboardings import System, running_system
@@ -86,6 +86,7 @@ def main() -> int:
     parser.add_argument(
         "--metering", action=argparse.BooleanOptionalAction, default=True, help="take usage events of tenants"
     )
+    parser.add_argument("--invoices", type=int, default=100_000, help="made in one run; 0 leaves this out")
     options = parser.parse_args()
     configure_logs(form="console", level="warning")
     if options.count:
@@ -100,6 +101,9 @@ def main() -> int:
     if options.metering:
         print("\nUsage, one process of metrics:")
         uvloop.run(metering.run(rounds=options.rounds))
+    if options.invoices:
+        print(f"\n{options.invoices} invoices, one process of billing:")
+        asyncio.run(invoices.compare(count=options.invoices))
     if options.messages:
         asyncio.run(fill_up(messages=options.messages))
     return 0

@@ -29,7 +29,7 @@ from shared.messaging.admission import ATTEMPT, ORIGIN
 from shared.messaging.event import BATCH
 from shared.messaging.ladder import DETAIL, PARKED_AT, REASON, USER
 from shared.messaging.rabbitmq import login_of
-from shared.messaging.topology import parking_queue_of, publisher_of, retry_exchange_of
+from shared.messaging.topology import USAGE_EXCHANGE, USAGE_QUEUE, parking_queue_of, publisher_of, retry_exchange_of
 
 FORGED = "forged"
 """The reason of messages that are never replayed."""
@@ -83,7 +83,19 @@ class Parked:
     @property
     def origin(self) -> str:
         """The exchange it first came through; empty if nobody knows."""
+        if self.is_usage:
+            return USAGE_EXCHANGE
         return self._text(ORIGIN) or str(self._death.get("exchange", ""))
+
+    @property
+    def is_usage(self) -> bool:
+        """Whether it is of an application and not of a service.
+
+        What the broker itself has parked still has the headers that the application gave it: nothing in them counts.
+        """
+        if self._death:
+            return self._death.get("queue") == USAGE_QUEUE
+        return self._text(ORIGIN) == USAGE_EXCHANGE
 
     @property
     def login(self) -> str:
@@ -141,7 +153,7 @@ class Parking:
             yield Parked(message)
 
     async def replay(self, parked: Parked) -> None:
-        """Send a message to the work queue as if it came for the first time, then remove it from parking.
+        """Send a message to the queue it was in as if it came for the first time, then remove it from parking.
 
         Raises:
             RefusedError: it is forged, or nobody knows which exchange it came through.
@@ -151,7 +163,8 @@ class Parking:
         if not parked.origin:
             raise RefusedError("nobody knows which exchange it came through; have its publisher send it again")
         exchange = await self._channel.get_exchange(retry_exchange_of(self.service), ensure=False)
-        await exchange.publish(self._copy(parked), "work", mandatory=True, timeout=_SECONDS)
+        key = "usage" if parked.is_usage else "work"
+        await exchange.publish(self._copy(parked), key, mandatory=True, timeout=_SECONDS)
         await parked.message.ack()
 
     async def discard(self, parked: Parked) -> None:
@@ -160,6 +173,8 @@ class Parking:
 
     def _is_forged(self, parked: Parked) -> bool:
         """Tell whether the login was not the publisher's; what the broker itself parked, the service never judged."""
+        if parked.is_usage:
+            return False  # an application may say whatever it likes there, and is believed of usage alone
         if parked.message.headers.get(ORIGIN) or parked.message.headers.get(REASON):
             return parked.reason == FORGED
         return parked.message.user_id not in {publisher_of(parked.origin), self._login}

@@ -17,12 +17,10 @@ from shared.messaging.topology import (
     STATUS_EXCHANGE,
     Manifest,
     bindings,
-    exchange_of,
     exchanges,
-    parking_queue_of,
     queues,
-    retry_exchange_of,
-    work_queue_of,
+    read_by,
+    written_by,
 )
 
 DEPLOY = "deploy"
@@ -31,7 +29,6 @@ DEPLOY = "deploy"
 WATCHER = "watcher"
 """The login for subscribers outside: it may make queues ``sub.*``, bind them to the status exchange, and read them."""
 
-_STATUS_SPEAKER = "onboarding"
 _NOTHING = "^$"
 _OWN_QUEUES = r"^sub\."
 _WATCHED = rf"^(sub\..*|{re.escape(STATUS_EXCHANGE)})$"
@@ -78,11 +75,8 @@ async def declare(url: str, manifest: Manifest) -> None:
 
 
 def _service_permissions(service: str) -> dict[str, str]:
-    writes = [exchange_of(service), retry_exchange_of(service)]
-    if service == _STATUS_SPEAKER:
-        writes.append(STATUS_EXCHANGE)
-    reads = [work_queue_of(service), parking_queue_of(service)]
-    return _permissions(service, configure=_NOTHING, write=_any_of(writes), read=_any_of(reads))
+    write, read = _any_of(written_by(service)), _any_of(read_by(service))
+    return _permissions(service, configure=_NOTHING, write=write, read=read)
 
 
 def _any_of(names: list[str]) -> str:

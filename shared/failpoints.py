@@ -39,6 +39,9 @@ FAILPOINTS = (
     "job_stepped",
     "usage_inserted",
     "usage_committed",
+    "lake_planned",
+    "lake_stored",
+    "lake_written",
 )
 """Every failpoint of the system, in the order in which a message passes them."""
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench import bare_usage, environments, metering
+from bench import bare_usage, environments, invoices, metering
 from bench.metered import opened_bench, remove_tenants
 from bench.usage_offered import offer
 from deploy.local.stack import Stack
@@ -28,4 +28,15 @@ async def test_usage_is_taken_beside_its_floor_and_is_exact(stack: Stack, capsys
     told = capsys.readouterr().out
     assert "usage events, per second" in told
     assert "killed with" in told
+    assert wrong == []
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_a_killed_run_of_invoices_is_gone_on_with(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        wrong = await invoices.run(stack, count=1200)
+    finally:
+        await invoices.remove_accounts(stack)  # The stack is that of other tests, too.
+
+    assert "killed after" in capsys.readouterr().out
     assert wrong == []

@@ -13,6 +13,9 @@ from shared.contracts import SERVICES
 from shared.messaging.topology import (
     RETRY_DELAYS,
     STATUS_EXCHANGE,
+    USAGE_EXCHANGE,
+    USAGE_QUEUE,
+    USAGE_READER,
     exchange_of,
     parking_queue_of,
     retry_exchange_of,
@@ -107,7 +110,7 @@ async def test_no_service_publishes_past_its_exchange(stack: Stack, service: str
     url = broker_login(stack, service)
     for target in (work_queue_of("billing"), work_queue_of(service), parking_queue_of("tenant")):
         await refused_to_publish(url, "", signed(service), target)
-    for exchange in ("amq.topic", "amq.direct", "amq.fanout"):
+    for exchange in (USAGE_EXCHANGE, "amq.topic", "amq.direct", "amq.fanout"):
         await refused_to_publish(url, exchange, signed(service))
     if service != "onboarding":
         await refused_to_publish(url, STATUS_EXCHANGE, signed(service), "status.onboard.completed.t1")
@@ -118,6 +121,11 @@ async def test_a_service_reads_only_what_is_meant_for_it(stack: Stack, service: 
     retries = [retry_queue_of(other, delay) for delay in RETRY_DELAYS]
     for queue in (work_queue_of(other), parking_queue_of(other), *retries):
         await refused_to_read(broker_login(stack, service), queue)
+
+
+@pytest.mark.parametrize("service", [service for service in SERVICES if service != USAGE_READER])
+async def test_what_applications_publish_is_read_by_one_service(stack: Stack, service: str) -> None:
+    await refused_to_read(broker_login(stack, service), USAGE_QUEUE)
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -144,7 +152,7 @@ async def _bind(channel: AbstractChannel, queue_name: str, exchange: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "exchange", ["", STATUS_EXCHANGE, *map(exchange_of, SERVICES), *map(retry_exchange_of, SERVICES)]
+    "exchange", ["", STATUS_EXCHANGE, USAGE_EXCHANGE, *map(exchange_of, SERVICES), *map(retry_exchange_of, SERVICES)]
 )
 async def test_a_subscriber_outside_publishes_nothing(stack: Stack, exchange: str) -> None:
     await refused_to_publish(stack.watcher_url, exchange, signed("watcher"))

@@ -11,7 +11,15 @@ from services.onboarding.definition import DefinedStep, Definition
 from services.onboarding.lifecycles import DEFINITIONS
 from shared.contracts import CATALOGUE, SERVICES, Ask, Fact, Message, Refusal, billing, onboarding
 from shared.messaging.subscriptions import Kind, Subscription
-from shared.messaging.topology import STATUS_EXCHANGE, Manifest, bindings, exchange_of, retry_exchange_of, work_queue_of
+from shared.messaging.topology import (
+    STATUS_EXCHANGE,
+    USAGE_EXCHANGE,
+    Manifest,
+    bindings,
+    exchange_of,
+    retry_exchange_of,
+    work_queue_of,
+)
 
 SAID: dict[str, tuple[type[Message], ...]] = {
     service: import_module(f"services.{service}.handlers").PUBLISHES for service in SERVICES
@@ -34,18 +42,15 @@ ASKING = "onboarding"
 """The one service that asks others for something: it runs the workflows."""
 
 FOR_OUTSIDERS = {
-    onboarding.WorkflowStatusChanged,
-    onboarding.StepFailed,
-    onboarding.StepRetried,
     onboarding.TenantExpiring,
     onboarding.MailCounted,
     onboarding.TenantMailPaused,
     onboarding.TenantMailResumed,
     onboarding.TenantQuotaCrossed,
 }
-"""What is told on the status exchange, where nobody of the system listens."""
+"""What is told on the status exchange alone, where nobody of the system listens."""
 
-UNHEARD = FOR_OUTSIDERS | {billing.SubscriptionStarted}
+UNHEARD = FOR_OUTSIDERS | {billing.SubscriptionStarted, billing.InvoiceIssued}
 """What is told although no service needs it yet."""
 
 STEPS = tuple(
@@ -217,7 +222,7 @@ def test_every_message_that_is_said_and_heard_has_its_binding_and_nothing_else_h
         for sayer in sayers(message)
         for hearer in hearers(message)
     }
-    private = {retry_exchange_of(service) for service in SERVICES}
+    private = {retry_exchange_of(service) for service in SERVICES} | {USAGE_EXCHANGE}
     made = [(each["source"], each["destination"], each["routing_key"]) for each in bindings(manifest())]
 
     assert {binding for binding in made if binding[0] not in private} == wanted

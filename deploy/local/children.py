@@ -26,7 +26,7 @@ _PASSED_ON = (
     *("TENURE_LOG_FORMAT", "TENURE_LOG_LEVEL", "TENURE_REGIONS", "TENURE_POOL_GATEWAY_URL"),
     *("TENURE_ISSUER", "TENURE_MAIL_FROM", "TENURE_APPLICATION_MIGRATIONS"),
 )
-_ASKING_AMAZON = {"identity", "provisioning"}  # boto3 looks for credentials among what begins with `AWS_`
+_ASKING_AMAZON = {"identity", "metrics", "provisioning"}  # boto3 looks for credentials among what begins with `AWS_`
 _PASSED_TO_SCRIPTS = "TENURE_PROVISIONING_SCRIPT_PASS"
 _SERVERS = ("_DATABASE_URL", "_AMQP_URL")  # which of them a service uses is told it by the stack
 

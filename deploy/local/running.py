@@ -57,11 +57,15 @@ async def running_system(
         ServerFailedError: the services did not become ready.
     """
     url = f"http://{HOST}:{port}"
-    async with running_stack(folder, say=say, durable=durable, issuer=url) as stack:
+    async with running_stack(folder, say=say, durable=durable, issuer=url, lake=_lake(folder)) as stack:
         system = System(stack, url)
         running = _in_seven_processes(system, folder, port, say) if processes else _in_one_process(system, port, say)
         async with running:
             yield system
+
+
+def _lake(folder: Path) -> Path:
+    return folder.absolute() / "lake"
 
 
 @asynccontextmanager

@@ -33,6 +33,7 @@ Say = Callable[[str], None]
 
 DEFAULT_ISSUER = "http://127.0.0.1:8080"
 ENCRYPTION_KEYS = "TENURE_IDENTITY_ENCRYPTION_KEYS"
+LAKE = "TENURE_METRICS_LAKE"
 
 _UNUSABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, AMQPError, ValueError)
 
@@ -68,7 +69,7 @@ class Stack:
 
 @asynccontextmanager
 async def running_stack(
-    folder: Path, *, say: Say, durable: bool = True, issuer: str = DEFAULT_ISSUER
+    folder: Path, *, say: Say, durable: bool = True, issuer: str = DEFAULT_ISSUER, lake: Path | None = None
 ) -> AsyncIterator[Stack]:
     """Start what is missing, bring schemas and topology up to date, and stop what was started at the end.
 
@@ -77,6 +78,7 @@ async def running_stack(
         say: told one line for each part that is ready.
         durable: whether Postgres waits for the disk; only throw-away data may do without.
         issuer: the origin, which makes the access tokens; ``TENURE_ISSUER`` takes its place.
+        lake: the absolute folder of the data lake, None for none; ``TENURE_METRICS_LAKE`` takes its place, empty too.
     """
     secrets = load_or_create(folder)
     async with AsyncExitStack() as exits:
@@ -87,6 +89,8 @@ async def running_stack(
         node, amqp_urls = broker.result()
         told = {"TENURE_ADMIN_KEY": secrets.admin_key, "TENURE_ISSUER": os.environ.get("TENURE_ISSUER") or issuer}
         environment = {service: told | _environment(service, urls, amqp_urls, secrets) for service in SERVICES}
+        if lake is not None:
+            environment["metrics"][LAKE] = os.environ.get(LAKE, str(lake))
         keep_logins(folder, _logins(environment, urls, amqp_urls[WATCHER]))
         yield Stack(environment, urls, secrets.admin_key, postgres, node, amqp_urls[WATCHER])
 

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import aio_pika
 import httpx2
+import orjson
 import pytest
 
 from deploy.local.secrets import load_or_create
@@ -16,9 +17,9 @@ from deploy.tests.conftest import ROOT, Up, environment_of
 from shared.clock import SystemClock
 from shared.contracts.metrics import TrackTenant, UntrackTenant
 from shared.ids import TimeOrderedIds
-from shared.messaging.admission import Arrival
+from shared.messaging.admission import ATTEMPT, ORIGIN, Arrival
 from shared.messaging.event import Event
-from shared.messaging.ladder import Ladder
+from shared.messaging.ladder import REASON, Ladder
 from shared.messaging.rabbitmq import RabbitBus
 from shared.messaging.topology import RETRY_DELAYS, exchange_of, retry_exchange_of
 from shared.testing import eventually
@@ -148,6 +149,41 @@ async def test_what_the_broker_parked_itself_is_replayed_only_if_its_publisher_s
         await parking.replay(delivered_too_often("billing"))
 
 
+async def test_headers_of_an_application_make_no_service_believe_what_the_broker_has_parked(url: str) -> None:
+    """Sent again to the work queue, under the service's own login, it would be an ask of onboarding's."""
+    headers = {ORIGIN: "tenure.onboarding", REASON: "failed", ATTEMPT: 0}
+    parked = delivered_too_often(None, queue="metrics.usage", **headers)
+    async with open_parking(SERVICE, url) as parking:
+        assert (parked.origin, parked.is_usage) == ("tenure.usage", True)
+        assert not parking._is_forged(parked)
+        assert parking._copy(parked).headers == {ATTEMPT: 0, ORIGIN: "tenure.usage"}
+    assert not delivered_too_often(SERVICE, queue="metrics.work", **{ORIGIN: "tenure.usage"}).is_usage
+
+
+async def test_usage_that_is_refused_is_listed_with_the_reasons_and_replayed_to_where_it_was(
+    installation: Up, url: str
+) -> None:
+    event = {"specversion": "1.0", "source": "/shop", "id": "1", "type": "api_call", "subject": "nobody-at-all"}
+    async with await aio_pika.connect(url) as connection, connection.channel() as channel:
+        exchange = await channel.get_exchange(retry_exchange_of(SERVICE), ensure=False)
+        message = aio_pika.Message(orjson.dumps(event), content_type="application/cloudevents+json")
+        await exchange.publish(message, "usage")
+
+    async def is_parked() -> bool:
+        return len(await parked_ids(url)) == 1
+
+    await eventually(is_parked, within=10)
+    [first] = await parked_ids(url)
+    listed = command(installation, "show", SERVICE, "--all")
+    assert "refused" in listed
+    assert "1 of 1 not taken: unknown_tenant (1). The first: Tenant nobody-at-all is not metered." in listed
+    assert '"refusalcode": "unknown_tenant"' in listed
+
+    assert "1 replayed" in command(installation, "replay", SERVICE, "--id", first)
+    await eventually(is_parked, within=10)
+    assert await parked_ids(url) != [first]
+
+
 def test_a_broker_that_is_away_is_said_and_not_thrown(installation: Up) -> None:
     outcome = run(installation, "list", TENURE_AMQP_URL="amqp://a:secret@127.0.0.1:1/", **away())
     assert outcome.returncode == 2
@@ -220,11 +256,16 @@ async def clean_up(url: str, undo: Event, client: httpx2.AsyncClient) -> None:
     await eventually(is_gone, within=10)
 
 
-def delivered_too_often(signer: str) -> Parked:
-    """Return a message as RabbitMQ dead-letters it from the work queue."""
+def delivered_too_often(signer: str | None, queue: str = f"{SERVICE}.work", **headers: object) -> Parked:
+    """Return a message as RabbitMQ dead-letters it from a queue.
 
-    deaths = [{"reason": "delivery_limit", "exchange": "tenure.onboarding", "count": 1}]
-    delivered = SimpleNamespace(message_id="0198", user_id=signer, body=b"[]", headers={"x-death": deaths})
+    Args:
+        headers: that its publisher gave it.
+    """
+    deaths = [{"reason": "delivery_limit", "exchange": "tenure.onboarding", "queue": queue, "count": 1}]
+    delivered = SimpleNamespace(
+        message_id="0198", user_id=signer, body=b"[]", content_type="", headers={**headers, "x-death": deaths}
+    )
     return Parked(delivered)  # type: ignore[arg-type] # what RabbitMQ would say of it, without RabbitMQ
 
 

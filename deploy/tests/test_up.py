@@ -84,7 +84,12 @@ def test_each_process_is_told_its_own_logins_and_nothing_else(installation: Up) 
 
 def test_only_services_that_ask_amazon_are_told_how(installation: Up) -> None:
     told = {service for service, pid in children(installation).items() if "AWS_PROFILE" in environment_in(pid)}
-    assert told == {"identity", "provisioning"}
+    assert told == {"identity", "metrics", "provisioning"}
+
+
+def test_the_data_lake_is_beside_the_data(installation: Up) -> None:
+    told = {service: environment_in(pid).get("TENURE_METRICS_LAKE") for service, pid in children(installation).items()}
+    assert told == dict.fromkeys(SERVICES) | {"metrics": str(installation.folder / "lake")}
 
 
 def test_of_an_operators_other_variables_only_those_for_scripts_reach_the_service_that_runs_scripts(

@@ -7,11 +7,22 @@ import yaml
 
 from deploy.manifest import manifest
 from docs.generators.catalogue import Schema, answers_to, described, first_sentence, outside_key, title_of
+from services.metrics.api.recording import EVENT_SCHEMA
+from services.metrics.recording.body import MOST_EVENTS
 from services.onboarding.lifecycles import DEFINITIONS
 from shared.contracts import CATALOGUE, SERVICES, Ask, Fact, Message
 from shared.contracts.onboarding import WorkflowState
 from shared.messaging.event import BATCH, SOURCE_PREFIX
-from shared.messaging.topology import STATUS_EXCHANGE, Manifest, exchange_of, exchanges, work_queue_of
+from shared.messaging.topology import (
+    STATUS_EXCHANGE,
+    USAGE_EXCHANGE,
+    USAGE_QUEUE,
+    USAGE_READER,
+    Manifest,
+    exchange_of,
+    exchanges,
+    work_queue_of,
+)
 from shared.service import VERSION
 
 Document = dict[str, Any]
@@ -20,6 +31,7 @@ Family = TypeVar("Family", Ask, Fact)
 _PERSISTENT = 2
 _BINDING_VERSION = "0.3.0"
 _SCHEMAS = "#/components/schemas/"
+_USAGE = "usage"
 _DESCRIPTION = f"""\
 Six services talk to each other, and to everybody outside, through events on RabbitMQ. Every message is a CloudEvent,
 version 1.0.
@@ -34,6 +46,8 @@ Everybody outside binds a queue to `{STATUS_EXCHANGE}`. There, one AMQP message 
 attributes in `ce-` headers, data in the body. The first word of the routing key says what it is: `status`, `error` and
 `retry` of a workflow, `warning` of a contract's end, of mails that bounce or of a quota that is used up, `mail` of what
 becomes of mails.
+
+Applications with a login for it publish what tenants use to `{USAGE_EXCHANGE}`: `docs/metering.md`.
 
 Delivery is at least once: a repeated delivery has the same `id`. Within a major version, the `v1` at the end of a
 type, messages only gain optional fields; ignore those that you do not know.
@@ -78,10 +92,10 @@ def asyncapi_document() -> str:
         },
         "defaultContentType": BATCH,
         "servers": {"broker": _server()},
-        "channels": {**_service_channels(system), **_outside_channels()},
-        "operations": {**_asking(system), **_telling(system)},
+        "channels": {**_service_channels(system), **_outside_channels(), _USAGE: _usage_channel()},
+        "operations": {**_asking(system), **_telling(system), f"{USAGE_READER}.takes.usage": _taking_usage()},
         "components": {
-            "messages": {key: _message(message) for key, message in CATALOGUE.items()},
+            "messages": {key: _message(message) for key, message in CATALOGUE.items()} | {_USAGE: _usage_message()},
             "schemas": _schemas(),
             "securitySchemes": {"login": {"type": "userPassword", "description": "A broker login of one's own."}},
         },
@@ -134,7 +148,11 @@ def _service_channels(system: Manifest) -> Document:
 
 def _said(service: str, system: Manifest) -> list[str]:
     """List what a service says to the others, in the order of the catalogue."""
-    return [key for key, message in CATALOGUE.items() if system.may_say(service, key) and not outside_key(message)]
+    return [
+        key
+        for key, message in CATALOGUE.items()
+        if system.may_say(service, key) and (not outside_key(message) or _hearers(key, system))
+    ]
 
 
 def _outside_channels() -> Document:
@@ -149,6 +167,18 @@ def _outside_channels() -> Document:
         }
         for message in CATALOGUE.values()
         if (key := outside_key(message))
+    }
+
+
+def _usage_channel() -> Document:
+    return {
+        "address": "{application}",
+        "title": "What tenants use",
+        "description": "Applications publish here, each with a login of its own; no service does. The routing key is "
+        "theirs to choose.",
+        "parameters": {"application": {"description": "Such as the name of the application."}},
+        "messages": {_USAGE: _reference("components", "messages", _USAGE)},
+        "bindings": _exchange_binding(USAGE_EXCHANGE),
     }
 
 
@@ -207,10 +237,12 @@ def _telling(system: Manifest) -> Document:
     operations: Document = {}
     for key, fact in _all(Fact):
         askers = _sayers(fact.answers.routing_key(), system) if fact.answers else []
-        hearers = [service for service in SERVICES if key in system.subscribes[service] and service not in askers]
+        hearers = [service for service in _hearers(key, system) if service not in askers]
         for sayer in _sayers(key, system):
             if hearers or not fact.answers:
                 operations[f"{sayer}.tells.{fact.__name__}"] = _send(sayer, _channel(sayer, fact), fact)
+            if hearers and outside_key(fact):
+                operations[f"{sayer}.tellsServices.{fact.__name__}"] = _send(sayer, sayer, fact)
             for hearer in hearers:
                 operations[f"{hearer}.hears.{title_of(fact).replace(' ', '.')}"] = _receive(hearer, sayer, fact)
     return operations
@@ -218,6 +250,10 @@ def _telling(system: Manifest) -> Document:
 
 def _all(base: type[Family]) -> Iterator[tuple[str, type[Family]]]:
     return ((key, message) for key, message in CATALOGUE.items() if issubclass(message, base))
+
+
+def _hearers(key: str, system: Manifest) -> list[str]:
+    return [service for service in SERVICES if key in system.subscribes[service]]
 
 
 def _sayers(key: str, system: Manifest) -> list[str]:
@@ -252,6 +288,17 @@ def _receive(hearer: str, channel: str, message: type[Message]) -> Document:
     }
 
 
+def _taking_usage() -> Document:
+    return {
+        "action": "receive",
+        "channel": _reference("channels", _USAGE),
+        "summary": "Count what tenants use, each event once.",
+        "description": f"It is read from the queue `{USAGE_QUEUE}`; what is refused is parked with the reasons.",
+        "tags": [{"name": USAGE_READER}],
+        "messages": [_reference("channels", _USAGE, "messages", _USAGE)],
+    }
+
+
 def _in_channel(channel: str, message: type[Message]) -> Document:
     return _reference("channels", channel, "messages", message.routing_key())
 
@@ -270,6 +317,17 @@ def _message(message: type[Message]) -> Document:
         headers = _reference("components", "schemas", "CloudEventHeaders")
         return about | {"contentType": "application/json", "headers": headers, "payload": _data(key)}
     return about | {"contentType": BATCH, "payload": {"type": "array", "minItems": 1, "items": _event(message)}}
+
+
+def _usage_message() -> Document:
+    event = {"allOf": [EVENT_SCHEMA, {"required": ["subject"]}]}
+    return {
+        "name": _USAGE,
+        "title": "Usage events",
+        "summary": "What `POST /v1/usage` takes: one event, an array of them, or NDJSON, as its content type says.",
+        "contentType": BATCH,
+        "payload": {"type": "array", "maxItems": MOST_EVENTS, "items": event},
+    }
 
 
 def _event(message: type[Message]) -> Schema:

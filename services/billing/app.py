@@ -1,11 +1,18 @@
 """How the billing service is put together; the only place that constructs."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from datetime import timedelta
+
+from prometheus_client import CollectorRegistry
 
 from services.billing.api import PATHS, routes
+from services.billing.documents import Printer, Seller
 from services.billing.handlers import SUBSCRIPTIONS
+from services.billing.invoicing import Invoicing
 from services.billing.settings import BillingSettings
+from shared.changes import Changes
+from shared.contracts.billing import DecisionRecorded
 from shared.http import create_api
 from shared.service import VERSION, Ports, Service, open_kernel
 
@@ -14,12 +21,32 @@ from shared.service import VERSION, Ports, Service, open_kernel
 async def build(settings: BillingSettings, ports: Ports) -> AsyncIterator[Service]:
     """Construct the service on its own database and broker login; close both at the end."""
     async with open_kernel("billing", settings, ports, SUBSCRIPTIONS) as kernel:
-        api = create_api(
-            "billing",
-            routers=[routes(kernel.pool)],
-            admin_key=settings.admin_key,
-            credentials=kernel.credentials,
-            checks=kernel.checks,
-            version=VERSION,
-        )
-        yield Service("billing", PATHS, api, kernel, shutdown_seconds=settings.shutdown_seconds)
+        seller = Seller(settings.seller_name, settings.seller_address, settings.seller_tax_id)
+        with closing(Printer(seller)) as printer:
+            registry = CollectorRegistry()
+            grace = timedelta(hours=settings.grace_hours)
+            api = create_api(
+                "billing",
+                routers=[
+                    routes(
+                        kernel.pool,
+                        changes=Changes(kernel, DecisionRecorded),
+                        clock=ports.clock,
+                        printer=printer,
+                        grace=grace,
+                    )
+                ],
+                admin_key=settings.admin_key,
+                credentials=kernel.credentials,
+                checks=kernel.checks,
+                version=VERSION,
+                registry=registry,
+            )
+            yield Service(
+                "billing",
+                PATHS,
+                api,
+                kernel,
+                background=[Invoicing(kernel, grace=grace, registry=registry).run],
+                shutdown_seconds=settings.shutdown_seconds,
+            )

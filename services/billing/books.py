@@ -2,21 +2,20 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from decimal import Decimal
 from typing import TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel
 
 from services.billing import queries
-from services.billing.charging import Ledger, Subscription
-from services.billing.final_invoice import Stretch
+from services.billing.charging import Ledger, Offer, Subscription
+from services.billing.stretch import Stretch
 from shared.contracts.base import Ask
 from shared.messaging.subscriptions import Restoration
 from shared.postgres import Connection
 
-Prices = Mapping[str, Mapping[str, Decimal]]
-"""What plans cost, by plan and currency."""
+Prices = Mapping[str, Mapping[str, Offer]]
+"""What plans cost whoever takes them now, by plan and currency."""
 
 Image = TypeVar("Image", bound=BaseModel)
 
@@ -33,22 +32,31 @@ async def stretches(connection: Connection, ledger: Ledger) -> Mapping[UUID, Seq
     """Return, by subscription, what was charged and is over."""
     found: dict[UUID, list[Stretch]] = {}
     for row in await queries.subscriptions.charged_periods(connection, ledger.subscription_ids):
-        stretch = Stretch(row["plan"], row["amount"], row["started_at"], row["ended_at"], row["product"])
-        found.setdefault(row["subscription_id"], []).append(stretch)
+        found.setdefault(row["subscription_id"], []).append(
+            Stretch(
+                plan=row["plan"],
+                amount=row["amount"],
+                started_at=row["started_at"],
+                ended_at=row["ended_at"],
+                product=row["product"],
+                plan_version=row["plan_version"],
+            )
+        )
     return found
 
 
 def last_end(stretches: Iterable[Stretch]) -> datetime | None:
     """Return when the last of them was over; None without any."""
-    return max((each.ended_at for each in stretches), default=None)
+    return max((each.ended_at for each in stretches if each.ended_at is not None), default=None)
 
 
-async def prices(connection: Connection, plans: Iterable[str]) -> Prices:
-    """Return what these plans cost, those that there are."""
-    amounts: dict[str, dict[str, Decimal]] = {}
-    for row in await queries.catalog.prices(connection, sorted(set(plans))):
-        amounts.setdefault(row["plan"], {})[row["currency"]] = row["amount"]
-    return amounts
+async def prices(connection: Connection, plans: Iterable[str], *, now: datetime) -> Prices:
+    """Return what these plans cost whoever takes them now, those that can be taken."""
+    offers: dict[str, dict[str, Offer]] = {}
+    for row in await queries.catalog.prices(connection, sorted(set(plans)), now=now):
+        offer = Offer(row["plan"], row["version"], row["amount"])
+        offers.setdefault(offer.plan, {})[row["currency"]] = offer
+    return offers
 
 
 async def bring_back(

@@ -1,26 +1,22 @@
 """The asks that change what a tenant is charged for, and their undos; `services.billing.handlers` lists them.
 
 All of them lock the subscriptions of the batch, work on a `Ledger` in memory and write what is different. What happens
-to the account's own subscription happens to its licences, but for another plan; licences.py has what happens to them.
+to the account's own subscription happens to its licences, but for another plan; licences.py has what happens to them,
+and closing.py how all of it ends.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
-import asyncpg
-
-from services.billing import books, queries
+from services.billing import books
 from services.billing.books import Prices
 from services.billing.charging import Before, Ledger, Subscription
-from services.billing.final_invoice import Stretch, final_invoice
 from services.billing.refusals import NO_ACCOUNT, why_no_price
+from services.billing.stretch import Stretch
 from shared.clock import Clock
 from shared.contracts import billing as contracts
 from shared.contracts.base import Ask, Fact
-from shared.ids import Ids
 from shared.messaging.subscriptions import Changed, Restoration
 from shared.postgres import Connection
 
@@ -30,8 +26,8 @@ async def change_plans(
 ) -> Sequence[Changed]:
     """Charge each account by another plan from now on; one that is on the plan already keeps its agreed amount."""
     ledger = await books.read(connection, asks)
-    prices = await books.prices(connection, (ask.plan for ask in asks))
     now = clock.now()
+    prices = await books.prices(connection, (ask.plan for ask in asks), now=now)
     changes = [_plan_change(ledger, ask, prices, now) for ask in asks]
     await books.write(connection, ledger)
     return changes
@@ -46,7 +42,7 @@ def _plan_change(ledger: Ledger, ask: contracts.ChangePlan, prices: Prices, now:
     answer = contracts.PlanChanged(tenant_id=ask.tenant_id)
     if found.plan == ask.plan:
         return Changed(answer)
-    ledger.change_plan(found, ask.plan, prices[ask.plan][found.currency.code], now=now)
+    ledger.change_plan(found, prices[ask.plan][found.currency.code], now=now)
     return Changed(answer, Before.image(found))
 
 
@@ -140,76 +136,3 @@ def _refusal(
         detail=f"The subscription is {found.state}.",
         retryable=found.state == "pending",  # the fact that the tenant is active may still be on its way
     )
-
-
-async def close_accounts(
-    connection: Connection, asks: Sequence[contracts.CloseAccount], *, clock: Clock, ids: Ids
-) -> Sequence[Changed]:
-    """End all charging and draft the final invoices; an account that is closed already has its draft."""
-    ledger = await books.read(connection, asks)
-    stretches = await books.stretches(connection, ledger)
-    rows = await queries.invoices.drafts(connection, [ask.tenant_id for ask in asks])
-    closed = {row["tenant_id"]: _closed(row["tenant_id"], row) for row in rows}
-    now = clock.now()
-    fresh: list[Mapping[str, Any]] = []
-    changes: list[Changed] = []
-    for ask in asks:
-        found = ledger.of(ask.tenant_id)
-        if found is None:
-            changes.append(_no_closing(ask))
-        elif found.state == "ended" and ask.tenant_id in closed:
-            changes.append(Changed(closed[ask.tenant_id]))
-        else:
-            licences = ledger.licences_with(found)
-            for each in (found, *licences):
-                ledger.end(each, now=now)
-            draft = _draft(found, _charged(ledger, found, stretches), ids)
-            fresh.append(draft)
-            closed[ask.tenant_id] = _closed(ask.tenant_id, draft)
-            before = Before.image(found, licences, invoice_id=draft["invoice_id"])
-            changes.append(Changed(closed[ask.tenant_id], before))
-    await books.write(connection, ledger)
-    if fresh:
-        await queries.invoices.draft(connection, fresh, now=now)
-    return changes
-
-
-def _charged(ledger: Ledger, own: Subscription, stretches: Mapping[UUID, Sequence[Stretch]]) -> Iterable[Stretch]:
-    """Return all that an account was ever charged for, also for what it has no more."""
-    for each in (own, *ledger.licences_of(own.tenant_id).values()):
-        yield from stretches.get(each.subscription_id, ())
-        yield from ledger.closed_of(each)
-
-
-def _draft(found: Subscription, stretches: Iterable[Stretch], ids: Ids) -> Mapping[str, Any]:
-    owed = final_invoice(stretches, found.currency)
-    return {
-        "invoice_id": ids.new(),
-        "tenant_id": found.tenant_id,
-        "currency": found.currency.code,
-        "total": owed.total,
-        "lines": [asdict(line) for line in owed.lines],
-    }
-
-
-def _closed(tenant_id: str, draft: Mapping[str, Any] | asyncpg.Record) -> Fact:
-    return contracts.AccountClosed(
-        tenant_id=tenant_id,
-        invoice_id=str(draft["invoice_id"]),
-        currency=draft["currency"],
-        total=f"{draft['total']:f}",
-    )
-
-
-def _no_closing(ask: contracts.CloseAccount) -> Changed:
-    return Changed(
-        contracts.AccountClosingRefused(
-            tenant_id=ask.tenant_id, code="unknown_account", detail="The tenant has no account."
-        )
-    )
-
-
-async def reopen_accounts(connection: Connection, restorations: Sequence[Restoration]) -> Sequence[Fact]:
-    """Take the draft back and charge on as if the account had never been closed."""
-    await books.bring_back(connection, restorations, Before, Ledger.restore)
-    return [contracts.AccountReopened(tenant_id=each.tenant_id) for each in restorations]

@@ -14,12 +14,26 @@ from uuid import UUID
 import asyncpg
 from pydantic import BaseModel, ConfigDict
 
-from services.billing.final_invoice import Stretch
 from services.billing.money import Currency
-from shared.contracts.billing import Licence
+from services.billing.stretch import Stretch
 
 OWN = ""
 """Stands in place of a product in the subscription of the account's own plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a plan costs whoever takes it now, in one currency.
+
+    Attributes:
+        plan: its name.
+        version: the one in force.
+        amount: what a month of it costs.
+    """
+
+    plan: str
+    version: int
+    amount: Decimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +45,7 @@ class Subscription:
         tenant_id: who is charged.
         product: what is licensed; none in the account's own subscription, of its plan.
         plan: by which it is charged.
+        plan_version: which was in force when the plan was taken.
         currency: of all amounts.
         amount: what a month of the plan costs, as agreed.
         state: ``pending``, ``active``, ``paused`` or ``ended``.
@@ -43,6 +58,7 @@ class Subscription:
     tenant_id: str
     product: str
     plan: str
+    plan_version: int
     currency: Currency
     amount: Decimal
     state: str
@@ -58,6 +74,7 @@ class Subscription:
             tenant_id=row["tenant_id"],
             product=row["product"],
             plan=row["plan"],
+            plan_version=row["plan_version"],
             currency=Currency(row["currency"], row["digits"]),
             amount=row["amount"],
             state=row["state"],
@@ -81,6 +98,7 @@ class Found(BaseModel):
     """A subscription as it was found, in JSON without a float.
 
     Attributes:
+        plan_version: what the release before kept, which knew no versions, is of the first.
         running_since: every stretch that began then or later was made by what is undone.
     """
 
@@ -88,6 +106,7 @@ class Found(BaseModel):
 
     subscription_id: UUID
     plan: str
+    plan_version: int = 1
     amount: Decimal
     state: str
     charged_since: datetime | None
@@ -213,10 +232,10 @@ class Ledger:
         """Return the stretches of a subscription that this batch has closed."""
         return self._closed.get(subscription.subscription_id, [])
 
-    def change_plan(self, found: Subscription, plan: str, amount: Decimal, *, now: datetime) -> None:
+    def change_plan(self, found: Subscription, offer: Offer, *, now: datetime) -> None:
         """Charge by another plan from now on, or whenever the subscription is charged again."""
         since = self._close_stretch(found, now) or found.charged_since
-        self._stand(found, plan=plan, amount=amount, charged_since=since)
+        self._stand(found, **_agreed(offer), charged_since=since)
 
     def pause(self, found: Subscription, *, now: datetime) -> None:
         """Charge nothing from now on."""
@@ -233,19 +252,18 @@ class Ledger:
         self._stand(found, state="ended", charged_since=None)
 
     def license(
-        self, own: Subscription, licence: Licence, amount: Decimal, *, subscription_id: UUID, now: datetime
+        self, own: Subscription, product: str, offer: Offer, *, subscription_id: UUID, now: datetime
     ) -> Subscription:
         """Charge an account for a product that it never had, from now on or with its own subscription; return that."""
         added = replace(
             own,
             subscription_id=subscription_id,
-            product=licence.product,
-            plan=licence.plan,
-            amount=amount,
+            product=product,
+            **_agreed(offer),
             charged_since=_beginning(own, now),
             version=0,
         )
-        self._standing[own.tenant_id][licence.product] = added
+        self._standing[own.tenant_id][product] = added
         self._added.add(subscription_id)
         return added
 
@@ -253,15 +271,14 @@ class Ledger:
         self,
         found: Subscription,
         own: Subscription,
-        licence: Licence,
-        amount: Decimal,
+        offer: Offer,
         *,
         now: datetime,
         last_end: datetime | None,
     ) -> None:
         """Charge an account for a product that it had before, likewise."""
         since = _beginning(own, max(now, last_end or now))
-        self._stand(found, plan=licence.plan, amount=amount, state=own.state, charged_since=since)
+        self._stand(found, **_agreed(offer), state=own.state, charged_since=since)
 
     def restore(self, tenant_id: str, before: Before) -> None:
         """Bring subscriptions back as they were found, unless one was changed again since: that is not ours to undo.
@@ -294,6 +311,7 @@ class Ledger:
         again = replace(
             standing,
             plan=found.plan,
+            plan_version=found.plan_version,
             amount=found.amount,
             state=_state_again(found, standing.started_at),
             charged_since=found.charged_since,
@@ -311,7 +329,7 @@ class Ledger:
             return None
         until = max(now, since)
         if since < until:
-            stretch = Stretch(found.plan, found.amount, since, until, found.product)
+            stretch = Stretch(found.plan, found.amount, since, until, found.product, found.plan_version)
             self._closed.setdefault(found.subscription_id, []).append(stretch)
         return until
 
@@ -321,6 +339,11 @@ class Ledger:
 
     def _all(self) -> Iterator[Subscription]:
         return (each for _, standing in sorted(self._standing.items()) for _, each in sorted(standing.items()))
+
+
+def _agreed(offer: Offer) -> dict[str, Any]:
+    """Return what a subscription keeps of the offer that it was taken at."""
+    return {"plan": offer.plan, "plan_version": offer.version, "amount": offer.amount}
 
 
 def _beginning(own: Subscription, now: datetime) -> datetime | None:

@@ -8,8 +8,8 @@ from uuid import UUID
 from services.billing import books
 from services.billing.books import Prices
 from services.billing.charging import Ledger, LicencesBefore, Subscription
-from services.billing.final_invoice import Stretch
 from services.billing.refusals import NO_ACCOUNT, why_no_price
+from services.billing.stretch import Stretch
 from shared.clock import Clock
 from shared.contracts import billing as contracts
 from shared.contracts.base import Fact
@@ -27,11 +27,12 @@ async def change_licences(
     A licence is charged when the account is: from the activation on, and not during a pause.
     """
     ledger = await books.read(connection, asks)
+    now = clock.now()
     change = _Change(
         ledger=ledger,
-        prices=await books.prices(connection, (licence.plan for ask in asks for licence in ask.licences)),
+        prices=await books.prices(connection, (licence.plan for ask in asks for licence in ask.licences), now=now),
         stretches=await books.stretches(connection, ledger),
-        now=clock.now(),
+        now=now,
         ids=ids,
     )
     changes = [change.of(ask) for ask in asks]
@@ -102,16 +103,17 @@ class _Change:
 
     def _license(self, own: Subscription, licence: Licence, images: _Images) -> None:
         found = self.ledger.licences_of(own.tenant_id).get(licence.product)
-        amount = self.prices[licence.plan][own.currency.code]
+        offer = self.prices[licence.plan][own.currency.code]
         if found is None:
             fresh = self.ids.new()
-            images.added.append(self.ledger.license(own, licence, amount, subscription_id=fresh, now=self.now))
+            added = self.ledger.license(own, licence.product, offer, subscription_id=fresh, now=self.now)
+            images.added.append(added)
         elif found.state == "ended":
             last_end = books.last_end(self.stretches.get(found.subscription_id, ()))
-            self.ledger.license_again(found, own, licence, amount, now=self.now, last_end=last_end)
+            self.ledger.license_again(found, own, offer, now=self.now, last_end=last_end)
             images.changed.append(found)
         elif found.plan != licence.plan:
-            self.ledger.change_plan(found, licence.plan, amount, now=self.now)
+            self.ledger.change_plan(found, offer, now=self.now)
             images.changed.append(found)
 
 

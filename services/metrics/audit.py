@@ -74,7 +74,12 @@ def content_of(entry: Entry) -> dict[str, Any]:
 
 def hash_of(entry: Entry) -> bytes:
     """Return the hash that seals an entry, together with all before it."""
-    return hashlib.sha256(orjson.dumps(content_of(entry), option=orjson.OPT_SORT_KEYS)).digest()
+    return hashlib.sha256(canonical(content_of(entry))).digest()
+
+
+def canonical(content: Mapping[str, Any]) -> bytes:
+    """Write what is sealed of an entry in the form that is sealed."""
+    return orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
 
 
 def instant(time: datetime) -> str:

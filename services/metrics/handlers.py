@@ -4,11 +4,13 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from services.metrics import audit, queries, quotas
+from services.metrics import audit, business, queries, quotas
+from services.metrics.lake import facts
 from services.metrics.queries.quotas import Limit, Limits
+from services.metrics.reporting import report_usage
 from shared.access import replica
 from shared.clock import Clock
-from shared.contracts import Fact, identity, onboarding, provisioning, tenant
+from shared.contracts import Fact, billing, identity, onboarding, provisioning, tenant
 from shared.contracts import metrics as contracts
 from shared.contracts.base import Decision
 from shared.messaging.event import Event, Outgoing
@@ -180,6 +182,14 @@ async def record_decisions(connection: Connection, events: Sequence[Event], *, c
     return []
 
 
+async def follow_facts(connection: Connection, events: Sequence[Event]) -> Sequence[Outgoing]:
+    """Follow how the business goes, and keep for the lake what is told of tenants."""
+    await facts.keep(connection, events)
+    return await business.follow_business(connection, events)
+
+
+_DECIDERS = (onboarding, tenant, identity, provisioning, billing)
+
 SUBSCRIPTIONS: Subscriptions = {
     contracts.TrackTenant: do(track_tenants),
     contracts.UntrackTenant: undo(untrack_tenants),
@@ -187,7 +197,9 @@ SUBSCRIPTIONS: Subscriptions = {
     contracts.RestoreQuotas: restore(restore_quotas),
     contracts.PurgeMetrics: do(purge_metrics),
     provisioning.MailReported: hear(meter_mail),
-    **{owner.DecisionRecorded: follow(record_decisions) for owner in (onboarding, tenant, identity, provisioning)},
+    billing.UsageRequested: hear(report_usage),
+    **{owner.DecisionRecorded: follow(record_decisions) for owner in _DECIDERS},
+    **dict.fromkeys((*business.SUBSCRIPTIONS, *facts.STATES), follow(follow_facts)),
     **replica.SUBSCRIPTIONS,
 }
 PUBLISHES = (
@@ -199,5 +211,6 @@ PUBLISHES = (
     contracts.QuotasRestored,
     contracts.MetricsPurged,
     contracts.QuotaCrossed,
+    contracts.UsageReported,
     contracts.ApiKeysUsed,
 )

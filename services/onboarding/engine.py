@@ -173,7 +173,7 @@ class Engine:
     def _outgoing(self, stored: Stored, advanced: Advanced) -> list[Outgoing]:
         now = self._clock.now()
         asks = [self._ask(stored, advanced.workflow, send, now) for send in advanced.sends]
-        return asks + [self._notice(advanced.workflow, notice, now) for notice in advanced.notices]
+        return asks + [each for notice in advanced.notices for each in self._notices(advanced.workflow, notice, now)]
 
     def _ask(self, stored: Stored, workflow: Workflow, send: Send, now: datetime) -> Outgoing:
         definition = self._definitions[stored.definition, stored.version]
@@ -183,11 +183,16 @@ class Engine:
         event = Event(send.message_id, SERVICE, now, message, workflow_id=workflow.id, step=send.step)
         return Outgoing(event.id, exchange_of(SERVICE), event.type, event.encode())
 
-    def _notice(self, workflow: Workflow, notice: Notice, now: datetime) -> Outgoing:
-        event = Event(self._ids.new(), SERVICE, now, _told(workflow, notice, now), workflow_id=workflow.id)
+    def _notices(self, workflow: Workflow, notice: Notice, now: datetime) -> list[Outgoing]:
+        """Tell everybody outside, and the services that follow workflows."""
+        message = _told(workflow, notice, now)
+        outside, inside = (Event(self._ids.new(), SERVICE, now, message, workflow_id=workflow.id) for _ in range(2))
         subject = notice.status if notice.topic == "status" else notice.step
         routing_key = f"{notice.topic}.{workflow.kind}.{subject}.{workflow.tenant_id}"
-        return Outgoing(event.id, STATUS_EXCHANGE, routing_key, event.encode())
+        return [
+            Outgoing(outside.id, STATUS_EXCHANGE, routing_key, outside.encode()),
+            Outgoing(inside.id, exchange_of(SERVICE), inside.type, inside.encode()),
+        ]
 
 
 def _due(workflow: Workflow, now: datetime) -> Iterable[Input]:

@@ -1,6 +1,8 @@
 """All one can ask of the billing service, and all it tells."""
 
-from shared.contracts.base import Ask, Fact, KeysUsed, Part, Refusal
+from datetime import datetime
+
+from shared.contracts.base import Ask, Decision, Fact, KeysUsed, Part, Refusal
 
 
 class Licence(Part):
@@ -24,6 +26,7 @@ class OpenAccount(Ask):
         currency: ISO 4217, or None for the plan's own.
         billing_address: where invoices go, as the customer writes it.
         licences: subscriptions of products, each product at most once; charged like the account's plan.
+        time_zone: in whose days and months the account is charged.
     """
 
     customer_name: str
@@ -31,6 +34,7 @@ class OpenAccount(Ask):
     currency: str | None = None
     billing_address: str | None = None
     licences: tuple[Licence, ...] = ()
+    time_zone: str = "UTC"
 
 
 class VoidAccount(Ask):
@@ -52,7 +56,7 @@ class AccountOpened(Fact):
 
 
 class AccountRefused(Refusal):
-    """No account was opened; codes ``unknown_plan``, ``unsupported_currency``."""
+    """No account was opened; codes ``unknown_plan``, ``unsupported_currency``, ``unknown_time_zone``."""
 
     answers = OpenAccount
 
@@ -264,7 +268,7 @@ class AccountClosed(Fact):
 
 
 class AccountClosingRefused(Refusal):
-    """Nothing was changed; codes ``unknown_account``."""
+    """Nothing was changed; codes ``unknown_account``, and ``usage_pending`` until it is known what was used."""
 
     answers = CloseAccount
 
@@ -291,6 +295,67 @@ class AccountPurged(Fact):
 
     invoice_id: str | None = None
     deleted: dict[str, int]
+
+
+class UsagePeriod(Part):
+    """A stretch of time whose usage is wanted.
+
+    Attributes:
+        since: its first moment, on a full hour of the tenant's time zone.
+        until: the first moment that is not part of it, likewise.
+    """
+
+    since: datetime
+    until: datetime
+
+
+class UsageRequested(Fact):
+    """What a tenant has used is wanted for its next invoice; metrics tells it with `UsageReported`.
+
+    Attributes:
+        periods: what was used in each of them.
+        requested_at: by the clock of billing.
+    """
+
+    periods: tuple[UsagePeriod, ...]
+    requested_at: datetime
+
+
+class InvoiceIssued(Fact):
+    """An invoice is final and has its number.
+
+    Attributes:
+        number: without gaps, over all tenants.
+        currency: ISO 4217.
+        total: a decimal in the digits of the currency; below zero where more is given back than charged.
+        issued_at: by the clock of billing.
+    """
+
+    invoice_id: str
+    number: str
+    currency: str
+    total: str
+    issued_at: datetime
+
+
+class RecurringRevenueChanged(Fact):
+    """A tenant is charged another amount a month, by all that it is subscribed to.
+
+    Attributes:
+        currency: ISO 4217.
+        amount: of base fees a month, a decimal in the digits of the currency; 0 where nothing is charged.
+        changed_at: since when, by the clock of billing.
+        edition: grows with every change, so that an older one that comes late is known.
+    """
+
+    currency: str
+    amount: str
+    changed_at: datetime
+    edition: int
+
+
+class DecisionRecorded(Decision):
+    """Somebody has decided something at the billing service, and it is done."""
 
 
 class ApiKeysUsed(KeysUsed):

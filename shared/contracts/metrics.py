@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from shared.contracts.base import Ask, Fact, KeysUsed, Refusal
+from shared.contracts.base import Ask, Fact, KeysUsed, Part, Refusal
 
 
 class TrackTenant(Ask):
@@ -112,6 +112,34 @@ class QuotaCrossed(Fact):
     month: str
     enforcement: str
     occurred_at: datetime
+
+
+class PeriodUsage(Part):
+    """What a tenant has used in a stretch of time.
+
+    Attributes:
+        since: its first moment.
+        until: the first moment that is not part of it.
+        quantities: by meter, decimal numbers in the meter's unit; of a meter that is not named nothing was used.
+    """
+
+    since: datetime
+    until: datetime
+    quantities: dict[str, str]
+
+
+class UsageReported(Fact):
+    """What a tenant has used, as far as it is known; told because of billing's `UsageRequested`.
+
+    Attributes:
+        requested_at: of the request.
+        stated_at: by the clock of metrics: what comes later is in no earlier report.
+        periods: those that were wanted, in their order.
+    """
+
+    requested_at: datetime
+    stated_at: datetime
+    periods: tuple[PeriodUsage, ...]
 
 
 class ApiKeysUsed(KeysUsed):

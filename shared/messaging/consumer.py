@@ -105,7 +105,7 @@ class Consumer:
 
     async def _pump(self, consumption: Consumption) -> None:
         """Handle batch after batch; while one is handled, what the one before it said leaves and it is acknowledged."""
-        async with _Behind(on_failure=consumption.stop) as behind:
+        async with Behind(on_failure=consumption.stop) as behind:
             while not self._stopping and (deliveries := await consumption.receive(PREFETCH)):
                 await failpoint("received")
                 outgoing = await self._settle(deliveries)
@@ -189,7 +189,7 @@ class Consumer:
         return outgoing
 
 
-class _Behind:
+class Behind:
     """Runs one piece of work after the other, in the order given, while its owner goes on; at most one at a time.
 
     Args:

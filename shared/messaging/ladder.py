@@ -1,5 +1,7 @@
 """The retry ladder: a failed message waits longer each time and ends in parking, where an operator finds it."""
 
+from collections.abc import Sequence
+
 import structlog
 
 from shared.clock import Clock
@@ -12,7 +14,7 @@ from shared.messaging.topology import RETRY_DELAYS, retry_exchange_of
 log = structlog.get_logger(__name__)
 
 REASON = "tenure-reason"
-"""Header of a parked message: ``undecodable``, ``unknown``, ``forged`` or ``failed``."""
+"""Header of a parked message: ``undecodable``, ``unknown``, ``forged``, ``failed`` or, of usage, ``refused``."""
 
 DETAIL = "tenure-detail"
 """Header of a parked message: a sentence for the operator."""
@@ -61,27 +63,29 @@ class Ladder:
         else:
             await self._wait(unknown)
 
-    async def park(self, rejected: Rejected) -> None:
+    async def park(self, *rejected: Rejected) -> None:
         """Put aside what can never be handled.
 
         Raises:
-            BusUnavailableError: it could be put nowhere; it must not be acknowledged.
+            BusUnavailableError: some could be put nowhere; none of them must be acknowledged.
         """
+        await self._publish([self._parked(each) for each in rejected])
+
+    def _parked(self, rejected: Rejected) -> Parcel:
         log.error("message parked", action="message_parked", reason=rejected.reason, detail=rejected.detail)
         headers = self._parking_headers(rejected.reason, rejected.detail, rejected.origin, 0)
-        headers[USER] = rejected.user_id
-        await self._publish("parking", rejected.body, rejected.content_type, headers)
+        return self._parcel("parking", rejected.body, rejected.content_type, headers | {USER: rejected.user_id})
 
     async def _wait(self, waiting: Arrival | Unknown) -> None:
         delay = RETRY_DELAYS[min(waiting.attempt, len(RETRY_DELAYS) - 1)]
         log.warning("message waits", action="message_retried", delay_seconds=delay)
         headers: dict[str, str | int] = {ATTEMPT: waiting.attempt + 1, ORIGIN: waiting.origin}
-        await self._publish(f"retry.{delay}s", join_batch([waiting.raw]), BATCH, headers)
+        await self._publish([self._parcel(f"retry.{delay}s", join_batch([waiting.raw]), BATCH, headers)])
 
     async def _give_up(self, waiting: Arrival | Unknown, reason: str, detail: str) -> None:
         log.error("message parked", action="message_parked", reason=reason, detail=detail)
         headers = self._parking_headers(reason, detail, waiting.origin, waiting.attempt)
-        await self._publish("parking", join_batch([waiting.raw]), BATCH, headers)
+        await self._publish([self._parcel("parking", join_batch([waiting.raw]), BATCH, headers)])
 
     def _parking_headers(self, reason: str, detail: str, origin: str, attempt: int) -> dict[str, str | int]:
         return {
@@ -92,8 +96,8 @@ class Ladder:
             ATTEMPT: attempt,
         }
 
-    async def _publish(self, key: str, body: bytes, content_type: str, headers: dict[str, str | int]) -> None:
-        parcel = Parcel(
+    def _parcel(self, key: str, body: bytes, content_type: str, headers: dict[str, str | int]) -> Parcel:
+        return Parcel(
             exchange=retry_exchange_of(self._service),
             routing_key=key,
             body=body,
@@ -101,8 +105,12 @@ class Ladder:
             message_id=str(self._ids.new()),
             headers=headers,
         )
+
+    async def _publish(self, parcels: Sequence[Parcel]) -> None:
         for _ in range(_ATTEMPTS):
-            if (await self._bus.publish([parcel]))[0] is Outcome.CONFIRMED:
+            outcomes = await self._bus.publish(parcels)
+            parcels = [each for each, became in zip(parcels, outcomes, strict=True) if became is not Outcome.CONFIRMED]
+            if not parcels:
                 return
             await self._clock.sleep(1.0)
-        raise BusUnavailableError(f"could not publish to {parcel.exchange}")
+        raise BusUnavailableError(f"could not publish to {parcels[0].exchange}")

@@ -4,6 +4,8 @@ Each service publishes to an exchange of its own and reads a queue of its own, w
 The exchange therefore names the publisher and cannot be lied about. A failed message goes through the service's private
 retry exchange into a queue whose messages expire back into its work queue alone, or into its parking queue, where they
 wait for an operator.
+
+Applications may publish what tenants use to an exchange that no service publishes to, and one service reads it.
 """
 
 import json
@@ -18,12 +20,22 @@ from shared.contracts.base import Message
 STATUS_EXCHANGE = "tenure.status"
 """For everybody outside: what becomes of each workflow."""
 
+USAGE_EXCHANGE = "tenure.usage"
+"""For applications, with logins of their own: what tenants use. Who may publish here is believed of every tenant."""
+
+USAGE_QUEUE = "metrics.usage"
+"""What has come through `USAGE_EXCHANGE` and is not counted yet."""
+
+USAGE_READER = "metrics"
+"""The service that reads `USAGE_QUEUE`."""
+
 RETRY_DELAYS = (1, 5, 30)
 """Seconds a failed message waits before its second, third and fourth attempt; then it is parked."""
 
 DELIVERY_LIMIT = 20
 """How often the broker delivers one message that is never settled. 3.10 has no limit of its own, 4.x this one."""
 
+_STATUS_SPEAKER = "onboarding"
 _LOOKS = 1_000_000_000
 """How often parked messages may be looked at: each look returns them, which 4.x allows 20 times unless it is told."""
 
@@ -53,6 +65,20 @@ def retry_queue_of(service: str, delay: int) -> str:
 def parking_queue_of(service: str) -> str:
     """Return the queue of messages that a service could not handle."""
     return f"{service}.parking"
+
+
+def written_by(service: str) -> list[str]:
+    """List the exchanges that a service may publish to."""
+    return [
+        exchange_of(service),
+        retry_exchange_of(service),
+        *([STATUS_EXCHANGE] if service == _STATUS_SPEAKER else []),
+    ]
+
+
+def read_by(service: str) -> list[str]:
+    """List the queues that a service may read."""
+    return [work_queue_of(service), parking_queue_of(service), *([USAGE_QUEUE] if service == USAGE_READER else [])]
 
 
 def publisher_of(exchange: str) -> str:
@@ -140,7 +166,7 @@ class Manifest:
 
 def exchanges(manifest: Manifest) -> list[dict[str, Any]]:
     """List every exchange in the form of a RabbitMQ definitions file."""
-    names = [(STATUS_EXCHANGE, "topic")]
+    names = [(STATUS_EXCHANGE, "topic"), (USAGE_EXCHANGE, "topic")]
     for service in manifest.services:
         names += [(exchange_of(service), "topic"), (retry_exchange_of(service), "direct")]
     return [
@@ -164,6 +190,8 @@ def queues(manifest: Manifest) -> list[dict[str, Any]]:
         found.append(_queue(work_queue_of(service), _work_arguments(service)))
         found += [_queue(retry_queue_of(service, delay), _retry_arguments(service, delay)) for delay in RETRY_DELAYS]
         found.append(_queue(parking_queue_of(service), {"x-delivery-limit": _LOOKS}))
+        if service == USAGE_READER:
+            found.append(_queue(USAGE_QUEUE, _work_arguments(service)))
     return found
 
 
@@ -175,6 +203,9 @@ def bindings(manifest: Manifest) -> list[dict[str, Any]]:
         found += [_binding(private, retry_queue_of(service, delay), f"retry.{delay}s") for delay in RETRY_DELAYS]
         found.append(_binding(private, parking_queue_of(service), "parking"))
         found.append(_binding(private, work_queue_of(service), "work"))
+        if service == USAGE_READER:
+            found.append(_binding(USAGE_EXCHANGE, USAGE_QUEUE, "#"))
+            found.append(_binding(private, USAGE_QUEUE, "usage"))
     return found
 
 

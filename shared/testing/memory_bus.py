@@ -13,19 +13,7 @@ from typing import Any
 
 from shared.clock import Clock
 from shared.messaging.bus import BusUnavailableError, Consumption, Delivery, Outcome, Parcel
-from shared.messaging.topology import (
-    STATUS_EXCHANGE,
-    Manifest,
-    bindings,
-    exchange_of,
-    exchanges,
-    parking_queue_of,
-    queues,
-    retry_exchange_of,
-    work_queue_of,
-)
-
-_STATUS_TELLER = "onboarding"
+from shared.messaging.topology import Manifest, bindings, exchanges, queues, read_by, written_by
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,15 +113,11 @@ class MemoryBroker:
 
     def may_write(self, login: str, exchange: str) -> bool:
         """Tell whether a login may publish to an exchange."""
-        own = {exchange_of(login), retry_exchange_of(login)}
-        if login == _STATUS_TELLER:
-            own.add(STATUS_EXCHANGE)
-        return exchange in self._exchanges and (login not in self._services or exchange in own)
+        return exchange in self._exchanges and (login not in self._services or exchange in written_by(login))
 
     def may_read(self, login: str, queue: str) -> bool:
         """Tell whether a login may consume from a queue."""
-        own = {work_queue_of(login), parking_queue_of(login)}
-        return queue in self._queues and (login not in self._services or queue in own)
+        return queue in self._queues and (login not in self._services or queue in read_by(login))
 
     def accept(self, login: str, parcel: Parcel) -> Outcome:
         """Take a parcel from a connection of a login into every queue that is bound for it."""

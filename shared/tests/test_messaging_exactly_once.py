@@ -11,7 +11,10 @@ from shared.messaging import outbox
 from shared.testing.one_service import OneService
 from shared.testing.three_services import asked, told
 
-ELSEWHERE = {"before_202", "due_claimed", "job_claimed", "job_stepped", "usage_inserted", "usage_committed"}
+ELSEWHERE = {
+    *("before_202", "due_claimed", "job_claimed", "job_stepped"),
+    *("usage_inserted", "usage_committed", "lake_planned", "lake_stored", "lake_written"),
+}
 """Failpoints of one service alone."""
 
 KERNEL = [name for name in FAILPOINTS if name not in ELSEWHERE]

@@ -63,6 +63,36 @@ def test_a_watcher_hears_the_status_and_nothing_else() -> None:
         assert re.search(permissions[right], "sub.mine")
 
 
+METERING = Manifest.of(publishes={"metrics": ()}, subscribes={"metrics": ()})
+
+
+def test_what_applications_publish_is_read_by_metrics_alone_and_no_service_publishes_there() -> None:
+    system = definitions(Manifest.load(), {})
+    for each in system["permissions"]:
+        is_deploy = each["user"] == DEPLOY
+        assert bool(re.search(each["configure"], "tenure.usage")) is is_deploy
+        assert bool(re.search(each["configure"], "metrics.usage")) is is_deploy
+        assert not re.search(each["write"], "tenure.usage")
+        assert not re.search(each["write"], "metrics.usage")
+        assert not re.search(each["read"], "tenure.usage")
+        assert bool(re.search(each["read"], "metrics.usage")) is (each["user"] == "metrics")
+
+
+def test_what_applications_publish_waits_in_a_queue_that_loses_nothing() -> None:
+    [usage] = [each for each in topology.queues(METERING) if each["name"] == "metrics.usage"]
+    [work] = [each for each in topology.queues(METERING) if each["name"] == "metrics.work"]
+    routes = {
+        (each["source"], each["routing_key"])
+        for each in topology.bindings(METERING)
+        if each["destination"] == usage["name"]
+    }
+
+    assert usage["durable"]
+    assert usage["arguments"] == work["arguments"]
+    assert routes == {("tenure.usage", "#"), ("tenure.metrics.retry", "usage")}
+    assert not any("usage" in each["name"] for each in DEFINITIONS["queues"])
+
+
 def test_passwords_are_hashed_the_way_rabbitmq_does_and_not_written() -> None:
     [user] = [each for each in DEFINITIONS["users"] if each["name"] == "billing"]
 
@@ -82,6 +112,7 @@ def test_every_service_has_one_exchange_for_what_it_says_and_one_for_retries() -
 
     assert kinds == {
         "tenure.status": "topic",
+        "tenure.usage": "topic",
         **{f"tenure.{service}": "topic" for service in MANIFEST.services},
         **{f"tenure.{service}.retry": "direct" for service in MANIFEST.services},
     }

@@ -98,6 +98,8 @@ EXAMPLES: Mapping[str, Any] = {
     "invoice_id": Own("invoice"),
     "actor": Own("user", form="user:{}"),
     "subject": Own("user", form="user:{}"),
+    "GET /v1/invoices state": "final",
+    "GET /v1/invoices/preview at": LEFT_OUT,
     # What belongs to the installation.
     "PUT /v1/clients/{client_id} client_id": Own("client"),
     "DELETE /v1/clients/{client_id} client_id": Own("client"),
@@ -122,6 +124,12 @@ EXAMPLES: Mapping[str, Any] = {
         f"POST /v1/products/{{name}}/versions/{{version}}/{each} name": SPARE_PRODUCT
         for each in ("retire", "reinstate")
     },
+    # A plan, which is there: nobody else is to notice.
+    **dict.fromkeys(
+        ("GET /v1/plans/{name} name", "POST /v1/plans name", "POST /v1/plans/{name}/versions name"), "free"
+    ),
+    "POST /v1/plans currency": "USD",
+    "prices": {"USD": "0", "EUR": "0"},
     "version": SPARE_VERSION,
     "description": "an example",
     "name": "An example",
@@ -171,7 +179,7 @@ EXAMPLES: Mapping[str, Any] = {
     "POST /v1/usage/amendments quantity": "1",
     # Where in a list, which part of it, and how.
     **dict.fromkeys(("limit", "cursor", "kind", "status", "state", "action", "from", "to", "service"), LEFT_OUT),
-    **dict.fromkeys(("window", "meter", "timeZone", "groupBy", "id"), LEFT_OUT),
+    **dict.fromkeys(("window", "meter", "timeZone", "groupBy", "id", "format"), LEFT_OUT),
     **dict.fromkeys(("fromSeq", "most", "wait", "Idempotency-Key", "Last-Event-ID", "scope"), LEFT_OUT),
     **dict.fromkeys(("nonce", "client_secret", "code", "error", "code_verifier", "refresh_token"), LEFT_OUT),
 }

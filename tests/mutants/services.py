@@ -14,7 +14,7 @@ _IDENTITY = (
 _SIGN_IN = "services/identity/tests/test_sign_in.py"
 _FEDERATION = ("services/identity/tests/test_federation.py",)
 _IN_COGNITO = ("services/identity/tests/test_in_cognito.py",)
-_BILLING = ("services/billing/tests/test_final_invoice.py", "services/billing/tests/test_changes.py")
+_BILLING = ("services/billing/tests/test_base_fees.py", "services/billing/tests/test_changes.py")
 _LICENCES = ("services/billing/tests/test_licences.py",)
 _METRICS = ("services/metrics/tests/test_handlers.py",)
 _AUDIT = ("services/metrics/tests/test_audit.py", "services/metrics/tests/test_audit_api.py")
@@ -175,9 +175,9 @@ DEFECTS = (
     ),
     Defect(
         "an account is charged on the day on which it is closed",
-        "services/billing/final_invoice.py",
-        "    days = (end - first).days\n",
-        "    days = (end - first).days + 1\n",
+        "services/billing/statement/periods.py",
+        "(day_of(until, zone) - day_of(since, zone)).days\n",
+        "(day_of(until, zone) - day_of(since, zone)).days + 1\n",
         _BILLING,
     ),
     Defect(
@@ -196,15 +196,15 @@ DEFECTS = (
     ),
     Defect(
         "what a dropped licence was charged for is not on the final invoice",
-        "services/billing/changes.py",
-        "    for each in (own, *ledger.licences_of(own.tenant_id).values()):\n",
-        "    for each in (own, *ledger.licences_with(own)):\n",
+        "services/billing/queries/invoicing.py",
+        "        FROM held JOIN charged_period AS past USING (subscription_id)\n",
+        "        FROM held JOIN charged_period AS past USING (subscription_id) WHERE state <> 'ended'\n",
         _LICENCES,
     ),
     Defect(
         "an activation starts no licence that is being added",
         "services/billing/handlers.py",
-        "    await queries.lock_subscriptions(connection, [event.message.tenant_id for event in events])\n    started",
+        "    await queries.subscriptions.lock(connection, tenant_ids)\n    started",
         "    started",
         _LICENCES,
     ),

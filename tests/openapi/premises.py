@@ -66,8 +66,10 @@ _GENERAL: Mapping[str, Sequence[str]] = {
 """What is good for any of these, by the place where it is named."""
 
 _TIER = {"plan": "free", "quotas": {"seats": 1}, "isolation": "pool"}
+_CHARGE = {"meter": "api_calls", "currency": "JPY", "price": {"model": "per_unit", "unitAmount": "0.05"}}
+_PLAN = {"currency": "USD", "prices": {"USD": "30", "JPY": "4500"}, "charges": [_CHARGE]}
 _SPARE, _RETIRABLE = "spare", "spare-too"
-"""What of the catalog may be changed, and what may be retired: tiers and products of these names."""
+"""What of the catalogs may be changed, and what may be retired: plans, tiers and products of these names."""
 
 _ACCOUNT = {
     "customerName": "An account",
@@ -178,6 +180,8 @@ class _Furnishing:
             "POST /v1/reactivations": {"tenantId": self._names["suspended"][0]},
             "POST /v1/tier-changes": {"tenantId": self._names["changing"][0], "tier": "premium"},
             "POST /v1/tiers": _TIER | {"name": "new", "rank": 1000},
+            "POST /v1/plans": _PLAN | {"name": "new", "rank": 1000},
+            "POST /v1/plans/{name}/versions": {"prices": {"USD": "60", "JPY": "9000"}, "charges": [_CHARGE]},
             "POST /v1/products": {"name": "new", "description": "Something new."},
             "POST /v1/products/{name}/versions": {"version": "3.0"},
         }
@@ -202,6 +206,7 @@ class _Furnishing:
         """Have something in the catalog that no tenant has."""
         for rank, name in enumerate((_SPARE, _RETIRABLE), start=100):
             for path, body in (
+                ("/v1/plans", _PLAN | {"name": name, "rank": rank}),
                 ("/v1/tiers", _TIER | {"name": name, "rank": rank}),
                 ("/v1/products", {"name": name, "description": "Spare."}),
                 (f"/v1/products/{name}/versions", {"version": "1.0"}),
@@ -338,7 +343,7 @@ class _Furnishing:
         retirable = (tier, product, f"{product}/versions/{{version}}")
         return {
             **{f"PATCH {each} path.name": [_SPARE] for each in (tier, product)},
-            f"POST {product}/versions path.name": [_SPARE],
+            **{f"POST {each}/versions path.name": [_SPARE] for each in (product, "/v1/plans/{name}")},
             **{f"POST {each}/{do} path.name": [_RETIRABLE] for each in retirable for do in ("retire", "reinstate")},
             **{f"POST {retirable[-1]}/{do} path.version": ["1.0"] for do in ("retire", "reinstate")},
             "POST /v1/suspensions body.tenantId": names["spare too"],

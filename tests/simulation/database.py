@@ -67,7 +67,10 @@ UNTOLD_JOBS = Poll(
     "SELECT min(told_at) FROM job WHERE due_at IS NOT NULL",
     1,
 )
-POLLS = (OUTBOX, TIMERS, REVIEWS, LEFT_ACCOUNTS, DUE_POOLS, DUE_JOBS, UNTOLD_JOBS)
+DUE_INVOICES = Poll(
+    "SELECT tenant_id FROM account WHERE look_at <=", "SELECT greatest(min(look_at), '2000-01-01') FROM account", 0
+)
+POLLS = (OUTBOX, TIMERS, REVIEWS, LEFT_ACCOUNTS, DUE_POOLS, DUE_JOBS, UNTOLD_JOBS, DUE_INVOICES)
 """Asked several times in a second of virtual time. Between two changes of a database their answer depends on the time
 
 alone, so they are really asked only when they may find something.

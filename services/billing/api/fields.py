@@ -1,4 +1,4 @@
-"""What bodies of previews are made of, cleaned once at the edge: numbers, days and moments."""
+"""What bodies are made of, cleaned once at the edge: numbers, days and moments."""
 
 import re
 from datetime import date
@@ -44,6 +44,9 @@ Number = Annotated[Decimal, BeforeValidator(_plain_number), WithJsonSchema({"typ
 
 PositiveNumber = Annotated[Number, Field(gt=0)]
 """The same, above 0."""
+
+Moment = Annotated[Instant, AfterValidator(_within_centuries)]
+"""A moment with an offset, given back in UTC, in a year in which every time zone has a calendar."""
 
 DayOrMoment = Annotated[
     Annotated[CalendarDate, AfterValidator(_within_centuries), Tag("day")]

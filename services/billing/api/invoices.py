@@ -6,11 +6,14 @@ from typing import Literal, Self
 from uuid import UUID
 
 import asyncpg
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import Field
 
 from services.billing import queries
+from services.billing.api.documents import RESPONSES, VARIES, Documents
 from services.billing.api.support import ADMINISTRATORS, TenantId
+from services.billing.documents import Printer, WantedFormat
+from services.billing.issuing import shown
 from shared.http import DEFAULT_LIMIT, Asker, Cursor, Limit, Page, Problem, Resource, decode_cursor, page
 from shared.postgres import Pool
 from shared.text import Identifier
@@ -18,6 +21,7 @@ from shared.text import Identifier
 _NO_INVOICE = UUID(int=0)
 
 InvoiceState = Literal["draft", "final"]
+InvoiceKind = Literal["periodic", "closing"]
 
 
 class InvoiceLine(Resource):
@@ -25,7 +29,10 @@ class InvoiceLine(Resource):
 
     description: str = Field(description="Of the plan, and the product that it licenses.")
     quantity: Decimal = Field(description="Of what the description says; days of a plan.")
+    unit: str = Field(description="Of the quantity; empty where the description says it.")
     amount: Decimal = Field(description="Rounded half up to the digits of the currency.")
+    since: datetime | None = Field(description="The first moment of what is charged; null on old invoices.")
+    until: datetime | None = Field(description="The first moment that is not part of it; null on old invoices.")
 
 
 class Invoice(Resource):
@@ -36,6 +43,9 @@ class Invoice(Resource):
     customer_name: str = Field(description="Whom it is made out to, as it was when it was drafted.")
     currency: str
     state: InvoiceState = Field(description="A `final` one never changes; a `draft` can go again.")
+    number: str | None = Field(description="Without gaps over all tenants, in the order of issue; null for a draft.")
+    kind: InvoiceKind = Field(description="Of a period, or of all that is owed when an account is closed.")
+    closes_at: datetime | None = Field(description="What happened before is on it; null on old invoices.")
     lines: list[InvoiceLine]
     total: Decimal = Field(description="The sum of the lines.")
     drafted_at: datetime
@@ -50,6 +60,9 @@ class Invoice(Resource):
             customer_name=row["customer_name"],
             currency=row["currency"],
             state=row["state"],
+            number=None if row["number"] is None else shown(row["number"]),
+            kind=row["kind"],
+            closes_at=row["closes_at"],
             lines=[InvoiceLine(**line) for line in row["lines"]],
             total=row["total"],
             drafted_at=row["drafted_at"],
@@ -57,9 +70,10 @@ class Invoice(Resource):
         )
 
 
-def routes(pool: Pool) -> APIRouter:
+def routes(pool: Pool, printer: Printer) -> APIRouter:
     """Return the routes for invoices."""
     router = APIRouter()
+    documents = Documents(pool, printer)
 
     @router.get("/v1/invoices", dependencies=[ADMINISTRATORS])
     async def list_invoices(
@@ -67,23 +81,35 @@ def routes(pool: Pool) -> APIRouter:
         limit: Limit = DEFAULT_LIMIT,
         cursor: Cursor = None,
         tenant_id: TenantId = None,
+        state: InvoiceState | None = None,
     ) -> Page[Invoice]:
-        """List invoices in the order in which they were drafted, all or one tenant's."""
+        """List invoices in the order of what they close, all or one tenant's, in every state or in one."""
         (after,) = decode_cursor(cursor, UUID) or (None,)
         async with pool.acquire() as connection:
             rows = await queries.invoices.page(
-                connection, after=after, limit=limit + 1, tenant_id=asker.narrowed(tenant_id)
+                connection, after=after, limit=limit + 1, tenant_id=asker.narrowed(tenant_id), state=state
             )
         return page(rows, limit=limit, item=Invoice.of, key=lambda row: (row["invoice_id"],))
 
-    @router.get("/v1/invoices/{invoice_id}", dependencies=[ADMINISTRATORS])
-    async def get_invoice(invoice_id: Identifier, asker: Asker) -> Invoice:
-        """Return one invoice."""
-        async with pool.acquire() as connection:
-            row = await queries.invoices.invoice(connection, _uuid(invoice_id), within=asker.tenant_id)
-        if row is None:
+    @router.get("/v1/invoices/{invoice_id}", dependencies=[ADMINISTRATORS], response_model=Invoice, responses=RESPONSES)
+    async def get_invoice(
+        invoice_id: Identifier, asker: Asker, form: WantedFormat, response: Response
+    ) -> Invoice | Response:
+        """Return one invoice: as JSON, as a page or as a PDF.
+
+        The same invoice is the same byte for byte, whenever it is asked for; a draft may change until it is issued.
+        """
+        found: Invoice | Response | None
+        if form == "json":
+            async with pool.acquire() as connection:
+                row = await queries.invoices.invoice(connection, _uuid(invoice_id), within=asker.tenant_id)
+            found = Invoice.of(row) if row else None
+            response.headers.update(VARIES)
+        else:
+            found = await documents.find(_uuid(invoice_id), form, within=asker.tenant_id)
+        if found is None:
             raise Problem(404, code="unknown_invoice", detail=f"There is no invoice {invoice_id}.")
-        return Invoice.of(row)
+        return found
 
     return router
 

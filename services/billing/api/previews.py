@@ -3,7 +3,7 @@
 Nothing is read and nothing is kept. What is asked for is calculated by `pricing` and `proration`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
@@ -11,73 +11,24 @@ from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Body
 from pydantic import Field
-from pydantic.alias_generators import to_camel
 
 from services.billing import pricing, proration
-from services.billing.api.fields import DayOrMoment, Number, PositiveNumber
+from services.billing.api.fields import DayOrMoment, Number
+from services.billing.api.price_models import PriceModel, refuse
 from services.billing.money import currency_of, plain
+from services.billing.price_models import model_of
 from shared.access import Role
-from shared.http import FieldError, Problem, RequestBody, Resource, permit
-from shared.text import Currency, Flag, TimeZone
+from shared.http import FieldError, RequestBody, Resource, permit
+from shared.text import Currency, TimeZone
 
 _EVERYBODY = permit(*Role)
 
-_MOST_TIERS = 100
-_NEEDED: Mapping[str, str] = {
-    "flat": "flat_amount",
-    "per_unit": "unit_amount",
-    "graduated": "tiers",
-    "volume": "tiers",
-    "package": "package",
-}
-"""What each price model is told, by field."""
 
-
-class PriceTier(RequestBody):
-    """What is above the bound of the tier before it, up to and including its own."""
-
-    up_to: PositiveNumber | None = Field(
-        default=None, description="The bound; null in the last tier, and nowhere else."
-    )
-    unit_amount: Number = Field(description="For each unit.")
-    flat_amount: Number = Field(default=Decimal(), description="Charged once, when something is in the tier.")
-
-    def tier(self) -> pricing.Tier:
-        """Return it as the calculator takes it."""
-        return pricing.Tier(self.up_to, self.unit_amount, self.flat_amount)
-
-
-class PricePackage(RequestBody):
-    """What is sold in whole packages only."""
-
-    size: PositiveNumber = Field(description="Units in a package.")
-    amount: Number = Field(description="For each package, one that is begun included.")
-    free: Number = Field(default=Decimal(), description="Units that cost nothing.")
-
-    def model(self) -> pricing.Packages:
-        """Return it as the calculator takes it."""
-        return pricing.Packages(self.size, self.amount, self.free)
-
-
-class PriceRequest(RequestBody):
+class PriceRequest(PriceModel):
     """A quantity, and the model that it is priced by."""
 
     currency: Currency
-    model: Literal["flat", "per_unit", "graduated", "volume", "package"] = Field(
-        description="`flat`: one amount, whatever the quantity is. `per_unit`: the same for each unit. `graduated`: "
-        "each unit at the amount of the tier that it is in. `volume`: all units at the amount of the tier that the "
-        "quantity is in. `package`: whole packages."
-    )
     quantity: Number
-    flat_amount: Number | None = Field(default=None, description="Of `flat`, and of no other model.")
-    unit_amount: Number | None = Field(default=None, description="Of `per_unit`, and of no other model.")
-    tiers: Annotated[list[PriceTier], Field(min_length=1, max_length=_MOST_TIERS)] | None = Field(
-        default=None, description="Of `graduated` and `volume`, and of no other model. Bounds grow; the last is null."
-    )
-    package: PricePackage | None = Field(default=None, description="Of `package`, and of no other model.")
-    flat_on_zero: Flag = Field(
-        default=False, description="Whether a quantity of 0 costs the first tier's flat amount; only with tiers."
-    )
     minimum: Number | None = Field(default=None, description="What is owed at least, without tax.")
     already_billed: Number | None = Field(
         default=None, description="What was billed for the same period, without tax; the rest is the difference."
@@ -90,26 +41,8 @@ class PriceRequest(RequestBody):
         Raises:
             Problem: 422, naming every field that does not fit the model.
         """
-        _refuse([*self._unfitting(), *_badly_bounded(self.tiers or ())])
-        if self.tiers is not None:
-            tiers = [each.tier() for each in self.tiers]
-            kind = pricing.Graduated if self.model == "graduated" else pricing.Volume
-            return kind(tiers, flat_on_zero=self.flat_on_zero)
-        if self.package is not None:
-            return self.package.model()
-        if self.unit_amount is not None:
-            return pricing.PerUnit(self.unit_amount)
-        return pricing.Flat(self.flat_amount or Decimal())
-
-    def _unfitting(self) -> Iterator[FieldError]:
-        for field in dict.fromkeys(_NEEDED.values()):
-            is_given, name = getattr(self, field) is not None, to_camel(field)
-            if field == _NEEDED[self.model] and not is_given:
-                yield FieldError(f"/{name}", f"`{name}` is required by the model `{self.model}`.")
-            if field != _NEEDED[self.model] and is_given:
-                yield FieldError(f"/{name}", f"`{name}` is not a field of the model `{self.model}`.")
-        if self.flat_on_zero and _NEEDED[self.model] != "tiers":
-            yield FieldError("/flatOnZero", f"`flatOnZero` is not a field of the model `{self.model}`.")
+        refuse(self.misfits())
+        return model_of(self.written())
 
 
 class PriceLine(Resource):
@@ -168,7 +101,7 @@ class ProrationRequest(RequestBody):
         start, at, end = (_instant(each, zone) for each in (self.period_start, self.change_at, self.period_end))
         change = proration.Change(start, at, end)
         rest = proration.days_left(change, zone) if self.mode == "day" else proration.time_left(change)
-        _refuse(_out_of_period(change, rest))
+        refuse(_out_of_period(change, rest))
         return rest
 
 
@@ -303,26 +236,6 @@ def routes() -> APIRouter:
         )
 
     return router
-
-
-def _refuse(errors: Iterable[FieldError]) -> None:
-    found = list(errors)
-    if found:
-        raise Problem(422, code="validation_failed", detail=found[0].detail, errors=found)
-
-
-def _badly_bounded(tiers: Sequence[PriceTier]) -> Iterator[FieldError]:
-    """Say of every tier what is wrong with its bound: it is not above the one before, or it is missing or too much."""
-    floor = Decimal()
-    for place, tier in enumerate(tiers):
-        pointer, is_last = f"/tiers/{place}/upTo", place == len(tiers) - 1
-        if is_last and tier.up_to is not None:
-            yield FieldError(pointer, "`upTo` of the last tier must be null.")
-        elif not is_last and tier.up_to is None:
-            yield FieldError(pointer, "`upTo` must not be null but in the last tier.")
-        elif tier.up_to is not None and tier.up_to <= floor:
-            yield FieldError(pointer, f"`upTo` must be above {plain(floor)}, the bound of the tier before.")
-        floor = tier.up_to or floor
 
 
 def _instant(day_or_moment: date, zone: ZoneInfo) -> datetime:

@@ -7,8 +7,8 @@ from uuid import UUID
 import asyncpg
 
 from services.billing.charging import Subscription
-from services.billing.final_invoice import Stretch
 from services.billing.queries.narrowing import narrowed
+from services.billing.stretch import Stretch
 from shared.messaging.event import Event
 from shared.postgres import Connection
 
@@ -109,8 +109,8 @@ async def standing(connection: Connection, tenant_ids: Sequence[str]) -> list[as
     return await connection.fetch(
         """
         SELECT subscription.subscription_id, account.tenant_id, subscription.product, subscription.plan,
-               subscription.currency, currency.digits, subscription.amount, subscription.state,
-               subscription.started_at, subscription.charged_since, subscription.version
+               subscription.plan_version, subscription.currency, currency.digits, subscription.amount,
+               subscription.state, subscription.started_at, subscription.charged_since, subscription.version
         FROM subscription
         JOIN account USING (account_id)
         JOIN currency ON currency.code = subscription.currency
@@ -126,9 +126,9 @@ async def save(connection: Connection, subscriptions: Sequence[Subscription]) ->
         """
         UPDATE subscription
         SET plan = new.plan, amount = new.amount, state = new.state, charged_since = new.charged_since,
-            version = new.version
-        FROM unnest($1::uuid[], $2::text[], $3::numeric[], $4::text[], $5::timestamptz[], $6::integer[])
-            AS new (subscription_id, plan, amount, state, charged_since, version)
+            version = new.version, plan_version = new.plan_version
+        FROM unnest($1::uuid[], $2::text[], $3::numeric[], $4::text[], $5::timestamptz[], $6::integer[], $7::integer[])
+            AS new (subscription_id, plan, amount, state, charged_since, version, plan_version)
         WHERE subscription.subscription_id = new.subscription_id
         """,
         [each.subscription_id for each in subscriptions],
@@ -137,6 +137,7 @@ async def save(connection: Connection, subscriptions: Sequence[Subscription]) ->
         [each.state for each in subscriptions],
         [each.charged_since for each in subscriptions],
         [each.version for each in subscriptions],
+        [each.plan_version for each in subscriptions],
     )
 
 
@@ -144,13 +145,13 @@ async def add_licences(connection: Connection, licences: Sequence[Subscription])
     """Add licences to accounts whose subscriptions are locked; the activation that counts for those counts for them."""
     await connection.execute(
         """
-        INSERT INTO subscription (subscription_id, account_id, product, plan, currency, amount, state, charged_since,
-                                  version, started_at, activated_by, withdrawn_by)
-        SELECT new.subscription_id, account_id, new.product, new.plan, own.currency, new.amount, new.state,
-               new.charged_since, new.version, own.started_at, own.activated_by, own.withdrawn_by
+        INSERT INTO subscription (subscription_id, account_id, product, plan, plan_version, currency, amount, state,
+                                  charged_since, version, started_at, activated_by, withdrawn_by)
+        SELECT new.subscription_id, account_id, new.product, new.plan, new.plan_version, own.currency, new.amount,
+               new.state, new.charged_since, new.version, own.started_at, own.activated_by, own.withdrawn_by
         FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::numeric[], $6::text[], $7::timestamptz[],
-                    $8::integer[])
-            AS new (subscription_id, tenant_id, product, plan, amount, state, charged_since, version)
+                    $8::integer[], $9::integer[])
+            AS new (subscription_id, tenant_id, product, plan, amount, state, charged_since, version, plan_version)
         JOIN account USING (tenant_id)
         JOIN subscription AS own USING (account_id)
         WHERE own.product = ''
@@ -163,6 +164,7 @@ async def add_licences(connection: Connection, licences: Sequence[Subscription])
         [each.state for each in licences],
         [each.charged_since for each in licences],
         [each.version for each in licences],
+        [each.plan_version for each in licences],
     )
 
 
@@ -175,8 +177,8 @@ async def charged_periods(connection: Connection, subscription_ids: Sequence[UUI
     """Return the stretches of time that were charged and are over, each with the ``product`` it was charged for."""
     return await connection.fetch(
         """
-        SELECT subscription_id, subscription.product, charged_period.plan, charged_period.amount,
-               charged_period.started_at, charged_period.ended_at
+        SELECT subscription_id, subscription.product, charged_period.plan, charged_period.plan_version,
+               charged_period.amount, charged_period.started_at, charged_period.ended_at
         FROM charged_period JOIN subscription USING (subscription_id)
         WHERE subscription_id = ANY ($1::uuid[])
         """,
@@ -188,10 +190,11 @@ async def add_charged_periods(connection: Connection, stretches: Sequence[tuple[
     """Keep stretches of time that were charged and are over by now, each of a subscription."""
     await connection.execute(
         """
-        INSERT INTO charged_period (subscription_id, plan, currency, amount, started_at, ended_at)
-        SELECT subscription_id, closed.plan, subscription.currency, closed.amount, closed.started_at, closed.ended_at
-        FROM unnest($1::uuid[], $2::text[], $3::numeric[], $4::timestamptz[], $5::timestamptz[])
-            AS closed (subscription_id, plan, amount, started_at, ended_at)
+        INSERT INTO charged_period (subscription_id, plan, plan_version, currency, amount, started_at, ended_at)
+        SELECT subscription_id, closed.plan, closed.plan_version, subscription.currency, closed.amount,
+               closed.started_at, closed.ended_at
+        FROM unnest($1::uuid[], $2::text[], $3::numeric[], $4::timestamptz[], $5::timestamptz[], $6::integer[])
+            AS closed (subscription_id, plan, amount, started_at, ended_at, plan_version)
         JOIN subscription USING (subscription_id)
         """,
         [subscription_id for subscription_id, _ in stretches],
@@ -199,6 +202,7 @@ async def add_charged_periods(connection: Connection, stretches: Sequence[tuple[
         [stretch.amount for _, stretch in stretches],
         [stretch.started_at for _, stretch in stretches],
         [stretch.ended_at for _, stretch in stretches],
+        [stretch.plan_version for _, stretch in stretches],
     )
 
 

@@ -1,13 +1,16 @@
 """What the tests of this service say again and again."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import orjson
+from fastapi import APIRouter
 
 from services.billing import handlers
+from services.billing.api import routes
 from shared.clock import Clock, ManualClock
 from shared.contracts import Fact
 from shared.contracts.base import Ask, Message
@@ -15,9 +18,11 @@ from shared.contracts.billing import (
     ChangeLicences,
     ChangePlan,
     CloseAccount,
+    DecisionRecorded,
     OpenAccount,
     PauseBilling,
     PurgeAccount,
+    RecurringRevenueChanged,
     ReopenAccount,
     RestoreAccount,
     RestoreLicences,
@@ -31,8 +36,9 @@ from shared.contracts.billing import (
 from shared.contracts.tenant import TenantActivated, TenantDeactivated
 from shared.ids import TimeOrderedIds
 from shared.messaging.event import Event, Outgoing, decode
-from shared.messaging.subscriptions import Changed, Restoration, bind
+from shared.messaging.subscriptions import Answered, Changed, Restoration, bind
 from shared.postgres import Pool, transaction
+from shared.testing.decisions import changes_on
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -64,6 +70,12 @@ def licences(tenant_id: str, **plans: str) -> ChangeLicences:
     return ChangeLicences.model_validate({"tenant_id": tenant_id, "licences": wanted})
 
 
+def all_routes(pool: Pool, *, clock: Clock | None = None) -> APIRouter:
+    """Return every route of the service; what is told of changes stays in the outbox."""
+    clock = clock or ManualClock()
+    return routes(pool, changes=changes_on(pool, DecisionRecorded, clock=clock), clock=clock)
+
+
 async def open_accounts(pool: Pool, *asks: OpenAccount, clock: Clock | None = None) -> Sequence[Fact]:
     async with transaction(pool) as connection:
         return await handlers.open_accounts(connection, asks, clock=clock or ManualClock(), ids=TimeOrderedIds())
@@ -71,7 +83,8 @@ async def open_accounts(pool: Pool, *asks: OpenAccount, clock: Clock | None = No
 
 async def void_accounts(pool: Pool, *tenant_ids: str) -> Sequence[Fact]:
     async with transaction(pool) as connection:
-        return await handlers.void_accounts(connection, [VoidAccount(tenant_id=tenant_id) for tenant_id in tenant_ids])
+        asks = [VoidAccount(tenant_id=tenant_id) for tenant_id in tenant_ids]
+        return _answers(await handlers.void_accounts(connection, asks, clock=ManualClock(NOON)))
 
 
 def activated(tenant_id: str, workflow: int | None = 1, *, minutes: int = 0) -> Event:
@@ -93,13 +106,14 @@ def _event(message: Message, workflow: int | None, minutes: int) -> Event:
 
 
 async def hear(pool: Pool, *events: Event) -> list[Event]:
-    """Hear facts of one type in one batch, and return what was told."""
+    """Hear facts of one type in one batch, and return what was told, but for amounts a month."""
     async with transaction(pool) as connection:
         if isinstance(events[0].message, TenantDeactivated):
-            told = await handlers.stop_charging(connection, events)
+            told = await handlers.stop_charging(connection, events, clock=ManualClock(), ids=TimeOrderedIds())
         else:
             told = await handlers.start_charging(connection, events, clock=ManualClock(), ids=TimeOrderedIds())
-    return [_opened(each) for each in told]
+    opened = [_opened(each) for each in told]
+    return [each for each in opened if not isinstance(each.message, RecurringRevenueChanged)]
 
 
 def _opened(outgoing: Outgoing) -> Event:
@@ -121,12 +135,12 @@ async def residue(pool: Pool) -> list[tuple[str, str]]:
 
 
 async def do_all(pool: Pool, *asks: Ask, at: datetime = NOON) -> Sequence[Changed]:
-    """Do asks of one type in one batch."""
+    """Do asks of one type in one batch, and return what is answered, without what else is told."""
     handler = _handler(type(asks[0]), at)
     async with transaction(pool) as connection:
         done: Sequence[Changed] = await handler(connection, asks)
     assert len(done) == len(asks)
-    return done
+    return [replace(each, tells=()) for each in done]
 
 
 async def do_it(pool: Pool, ask: Ask, *, at: datetime = NOON) -> Changed:
@@ -142,7 +156,7 @@ async def undo_all(pool: Pool, kind: type[Ask], *undos: tuple[str, Changed | Non
         for tenant_id, done in undos
     ]
     async with transaction(pool) as connection:
-        facts: Sequence[Fact] = await handler(connection, restorations)
+        facts = _answers(await handler(connection, restorations))
     assert [type(fact).answers for fact in facts] == [UNDO[kind]] * len(undos)
     assert [fact.tenant_id for fact in facts] == [tenant_id for tenant_id, _ in undos]
     return facts
@@ -151,8 +165,11 @@ async def undo_all(pool: Pool, kind: type[Ask], *undos: tuple[str, Changed | Non
 async def purge(pool: Pool, *tenant_ids: str, at: datetime = NOON) -> Sequence[Fact]:
     handler = _handler(PurgeAccount, at)
     async with transaction(pool) as connection:
-        facts: Sequence[Fact] = await handler(connection, [PurgeAccount(tenant_id=each) for each in tenant_ids])
-    return facts
+        return _answers(await handler(connection, [PurgeAccount(tenant_id=each) for each in tenant_ids]))
+
+
+def _answers(said: Sequence[Fact | Answered]) -> Sequence[Fact]:
+    return [each.answer if isinstance(each, Answered) else each for each in said]
 
 
 def _handler(kind: type[Ask], at: datetime) -> Any:
@@ -167,9 +184,13 @@ async def open_active(pool: Pool, *tenant_ids: str, **details: Any) -> None:
 
 
 async def books(pool: Pool) -> Books:
-    """Return every row of everything that tells who owes what."""
+    """Return every row of everything that tells who owes what, without the edition of what was told of it."""
     tables = ("account", "subscription", "charged_period", "invoice", "invoice_line")
-    return {table: [tuple(row) for row in await pool.fetch(f"SELECT * FROM {table} ORDER BY 1, 2")] for table in tables}
+    rows = {table: await pool.fetch(f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables}
+    return {
+        table: [tuple(value for name, value in row.items() if name != "revenue_edition") for row in found]
+        for table, found in rows.items()
+    }
 
 
 async def charged(pool: Pool) -> list[tuple[str, str, datetime, datetime | None]]:

@@ -8,8 +8,7 @@ import pytest
 from fastapi import FastAPI
 
 from services.billing import queries
-from services.billing.api import routes
-from services.billing.tests.support import do_it, open_active
+from services.billing.tests.support import all_routes, do_it, on, open_active
 from shared.contracts.billing import CloseAccount
 from shared.http import create_api
 from shared.postgres import Pool
@@ -22,8 +21,12 @@ NO_INVOICE = "018f0000-0000-7000-8000-000000000000"
 
 RULES: dict[tuple[str, str], set[str]] = {
     ("GET", "/v1/plans"): {"operator", "support", "administrator"},
+    ("GET", "/v1/plans/{name}"): {"operator", "support", "administrator"},
+    ("POST", "/v1/plans"): {"operator"},
+    ("POST", "/v1/plans/{name}/versions"): {"operator"},
     ("GET", "/v1/subscriptions"): {"operator", "administrator"},
     ("GET", "/v1/invoices"): {"operator", "administrator"},
+    ("GET", "/v1/invoices/preview"): {"operator", "administrator"},
     ("GET", "/v1/invoices/{invoice_id}"): {"operator", "administrator"},
     ("POST", "/v1/price-preview"): {"operator", "support", "administrator", "user"},
     ("POST", "/v1/proration-preview"): {"operator", "support", "administrator", "user"},
@@ -32,7 +35,8 @@ RULES: dict[tuple[str, str], set[str]] = {
 
 @pytest.fixture
 def api(pool: Pool) -> FastAPI:
-    return create_api("billing", routers=[routes(pool)], admin_key="key", credentials=Cast(OWN), checks={}, version="1")
+    router = all_routes(pool)
+    return create_api("billing", routers=[router], admin_key="key", credentials=Cast(OWN), checks={}, version="1")
 
 
 @pytest.fixture
@@ -45,9 +49,9 @@ async def client(api: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
 async def invoices(pool: Pool) -> dict[str, str]:
     """The identity of each tenant's invoice. The other tenant's are around the own one's, in the order of the list."""
     ids = {}
-    for tenant_id in (OTHER, OWN, "end"):
+    for day, tenant_id in enumerate((OTHER, OWN, "end"), start=2):
         await open_active(pool, tenant_id)
-        done = await do_it(pool, CloseAccount(tenant_id=tenant_id))
+        done = await do_it(pool, CloseAccount(tenant_id=tenant_id), at=on(day))
         ids[tenant_id] = str(done.answer.model_dump()["invoice_id"])
     return ids
 

@@ -90,7 +90,7 @@ async def test_licences_are_opened_with_the_account_at_their_price_in_its_curren
 
 
 async def test_a_licence_that_cannot_be_had_is_refused_by_its_product_and_no_account_is_opened(pool: Pool) -> None:
-    await pool.execute("DELETE FROM plan_price WHERE plan = 'free' AND currency = 'EUR'")
+    await pool.execute("DELETE FROM plan_version_price WHERE plan = 'free' AND currency = 'EUR'")
     gold, free = {"product": "go", "plan": "gold"}, {"product": "go", "plan": "free"}
 
     facts = await open_accounts(
@@ -300,7 +300,7 @@ async def test_a_closing_that_is_taken_back_leaves_a_dropped_licence_dropped(poo
 async def test_a_licence_that_is_taken_again_is_charged_for_both_times_and_not_in_between(pool: Pool) -> None:
     await open_active(pool, "t1", plan="free", licences=CHESS)
     await do_it(pool, licences("t1"), at=on(6))
-    await pool.execute("UPDATE plan_price SET amount = 310 WHERE plan = 'premium'")
+    await pool.execute("UPDATE plan_version_price SET amount = 310 WHERE plan = 'premium'")
 
     await do_it(pool, licences("t1", chess="premium"), at=on(11))
 
@@ -314,7 +314,7 @@ async def test_a_licence_that_is_taken_again_is_charged_for_both_times_and_not_i
 
 async def test_a_licence_by_the_same_plan_keeps_its_agreed_amount(pool: Pool) -> None:
     await open_active(pool, "t1", licences=CHESS)
-    await pool.execute("UPDATE plan_price SET amount = 60")
+    await pool.execute("UPDATE plan_version_price SET amount = 60")
     before = await books(pool)
 
     done = await do_it(pool, licences("t1", chess="premium"), at=on(5))
@@ -326,7 +326,7 @@ async def test_a_licence_by_the_same_plan_keeps_its_agreed_amount(pool: Pool) ->
 async def test_licences_that_cannot_be_had_are_refused_by_product_and_nothing_is_changed(pool: Pool) -> None:
     await open_active(pool, "t1", "t2", "t3", licences=CHESS)
     await do_it(pool, CloseAccount(tenant_id="t3"), at=on(5))
-    await pool.execute("DELETE FROM plan_price WHERE plan = 'free' AND currency = 'EUR'")
+    await pool.execute("DELETE FROM plan_version_price WHERE plan = 'free' AND currency = 'EUR'")
     await open_active(pool, "t4", currency="EUR")
     before = await books(pool)
 

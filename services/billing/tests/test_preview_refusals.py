@@ -9,8 +9,8 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.billing.api import routes
 from services.billing.api.previews import PRICE_EXAMPLES, PRORATION_EXAMPLES
+from services.billing.tests.support import all_routes
 from shared.http import create_api
 from shared.postgres import Pool
 
@@ -26,7 +26,7 @@ Body = dict[str, Any]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def client() -> AsyncIterator[httpx2.AsyncClient]:
-    api = create_api("billing", routers=[routes(NO_DATABASE)], admin_key=KEY, checks={}, version="1")
+    api = create_api("billing", routers=[all_routes(NO_DATABASE)], admin_key=KEY, checks={}, version="1")
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(api), base_url="http://test", headers={"Authorization": f"Bearer {KEY}"}
     ) as client:

@@ -6,6 +6,7 @@ import pytest
 from deploy.local.throwaway import FreshDatabases
 from services.billing import queries
 from services.billing.tests.support import (
+    NOON,
     ask,
     charged_tenants,
     do_all,
@@ -23,8 +24,8 @@ from shared.postgres import Pool
 
 async def test_plans_come_in_pages_by_rank_with_all_their_prices(pool: Pool) -> None:
     async with pool.acquire() as connection:
-        first = await queries.catalog.plans(connection, after=0, limit=2)
-        rest = await queries.catalog.plans(connection, after=first[-1]["rank"], limit=2)
+        first = await queries.catalog.plans(connection, after=0, limit=2, now=NOON)
+        rest = await queries.catalog.plans(connection, after=first[-1]["rank"], limit=2, now=NOON)
 
     assert [(row["name"], row["currencies"], row["amounts"]) for row in (*first, *rest)] == [
         ("free", ["EUR", "USD"], [Decimal("0.00"), Decimal("0.00")]),
@@ -36,9 +37,9 @@ async def test_plans_come_in_pages_by_rank_with_all_their_prices(pool: Pool) -> 
 async def test_amounts_have_the_digits_of_their_currency(fresh_database: FreshDatabases) -> None:
     owner = await asyncpg.connect((await fresh_database.urls("billing")).owner)
     await owner.execute("INSERT INTO currency VALUES ('JPY', 0), ('KWD', 3)")
-    await owner.execute("INSERT INTO plan_price VALUES ('free', 'JPY', 7000), ('free', 'KWD', 15.25)")
+    await owner.execute("INSERT INTO plan_version_price VALUES ('free', 1, 'JPY', 7000), ('free', 1, 'KWD', 15.25)")
 
-    rows = await queries.catalog.plans(owner, after=0, limit=1)
+    rows = await queries.catalog.plans(owner, after=0, limit=1, now=NOON)
     await owner.close()
 
     amounts = dict(zip(rows[0]["currencies"], map(str, rows[0]["amounts"]), strict=True))
@@ -60,7 +61,7 @@ async def test_subscriptions_come_in_pages_in_the_order_of_their_creation(pool: 
 
 async def test_an_agreed_amount_outlives_the_price_it_came_from(pool: Pool) -> None:
     await open_accounts(pool, ask("t1"))
-    await pool.execute("UPDATE plan_price SET amount = 60 WHERE plan = 'standard' AND currency = 'USD'")
+    await pool.execute("UPDATE plan_version_price SET amount = 60 WHERE plan = 'standard' AND currency = 'USD'")
 
     async with pool.acquire() as connection:
         (row,) = await queries.subscriptions.page(connection, after=None, limit=1, tenant_id="t1")
@@ -71,6 +72,7 @@ async def test_an_agreed_amount_outlives_the_price_it_came_from(pool: Pool) -> N
 async def test_every_table_in_which_a_tenant_leaves_something_is_audited_for_residue(pool: Pool) -> None:
     await open_active(pool, "t1", licences=[{"product": "chess", "plan": "free"}])
     await do_it(pool, CloseAccount(tenant_id="t1"), at=on(5))
+    await pool.execute("INSERT INTO usage_report VALUES ('t1', $1, $2, '{}', $2)", on(1), on(2))
     assert ("t1", "licence") in await residue(pool)
 
     tables = await pool.fetch(
@@ -145,10 +147,10 @@ async def test_what_a_tenant_is_charged_for_is_stated_for_the_audit(pool: Pool) 
     assert (await stated(pool))["charged"] == "partly"
 
 
-async def test_invoices_come_in_pages_in_the_order_in_which_they_were_drafted(pool: Pool) -> None:
-    for tenant_id in ("t3", "t1", "t2"):
+async def test_invoices_come_in_pages_in_the_order_in_which_they_close(pool: Pool) -> None:
+    for day, tenant_id in enumerate(("t3", "t1", "t2"), start=5):
         await open_active(pool, tenant_id)
-        await do_it(pool, CloseAccount(tenant_id=tenant_id), at=on(5))
+        await do_it(pool, CloseAccount(tenant_id=tenant_id), at=on(day))
 
     async with pool.acquire() as connection:
         first = await queries.invoices.page(connection, after=None, limit=2, tenant_id=None)

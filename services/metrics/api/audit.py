@@ -1,15 +1,18 @@
 """The audit trail over HTTP."""
 
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
 
 import asyncpg
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import StreamingResponse
 from pydantic import Field
 
-from services.metrics import audit, queries
+from services.metrics import audit, audit_file, queries
 from services.metrics.queries.audit import EntryFilter
+from services.metrics.recording.body import NDJSON
 from shared.access import Role
 from shared.contracts.base import INSTALLATION
 from shared.http import DEFAULT_LIMIT, Asker, Cursor, Limit, Page, Resource, decode_cursor, page, permit
@@ -124,7 +127,35 @@ def routes(pool: Pool) -> APIRouter:
         found = await audit.verify(pool, INSTALLATION if wanted is None else wanted, from_seq=from_seq)
         return AuditVerification.of(tenant_id or asker.tenant_id or INSTALLATION, found)
 
+    @router.get(
+        "/v1/audit/export",
+        response_class=StreamingResponse,
+        responses={200: {"content": {NDJSON: {}}, "description": "A line of JSON for each entry."}},
+    )
+    async def export_trail(
+        *,
+        asker: Asker,
+        tenant_id: TenantOfTrail = None,
+        since: Annotated[Instant | None, Query(alias="from", description="Only what was recorded since.")] = None,
+        until: Annotated[Instant | None, Query(alias="to", description="Only what was recorded before then.")] = None,
+    ) -> Response:
+        """Export a tenant's chain, or all that there are, in the order of the chains.
+
+        A line is an entry as it is sealed (`tenantId` is `_` for the installation) with its `hash`, so whoever has the
+        file can verify it without asking. What one export ends with (`to`) is what another begins with (`from`).
+        """
+        content = audit_file.lines(pool, asker.narrowed(tenant_id), since=since, until=until)
+        first = await anext(content, b"")  # so that what goes wrong at once is told as such
+        headers = {"Content-Disposition": 'attachment; filename="audit.ndjson"', "Cache-Control": "no-store"}
+        return StreamingResponse(_beginning_with(first, content), media_type=NDJSON, headers=headers)
+
     return router
+
+
+async def _beginning_with(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for portion in rest:
+        yield portion
 
 
 def _shown_tenant(tenant_id: str) -> str | None:

@@ -1,35 +1,33 @@
 """Usage events over HTTP."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from services.metrics.recording.event import Event, Reception, parse
-from services.metrics.recording.reading import read, read_line
-from services.metrics.recording.recorder import CONFLICT, DUPLICATE, Outcome, Recorder
+from services.metrics.recording.body import (
+    BATCH,
+    EVENT,
+    MOST_EVENTS,
+    NDJSON,
+    documents_of,
+    events_of,
+    id_of,
+    media_type_of,
+    outcomes_of,
+)
+from services.metrics.recording.event import Reception
+from services.metrics.recording.recorder import CONFLICT, CONFLICT_DETAIL, DUPLICATE, Outcome, Recorder
 from services.metrics.recording.refusal import RefusedError
 from shared.access import Role
 from shared.clock import Clock
 from shared.http import Asker, FieldError, Problem, Resource, permit, problems
 
-EVENT = "application/cloudevents+json"
-"""One event (CloudEvents, JSON format)."""
-
-BATCH = "application/cloudevents-batch+json"
-"""An array of events (CloudEvents, JSON format)."""
-
-NDJSON = "application/x-ndjson"
-"""One event a line."""
-
-MOST_EVENTS = 1_000
-"""How many events a request may bring."""
-
 _WRITERS = permit(Role.SYSTEM_ADMIN, Role.TENANT_ADMIN)
-_EVENT = {
+EVENT_SCHEMA = {
     "type": "object",
     "title": "UsageEvent",
     "required": ["specversion", "id", "source", "type"],
@@ -51,6 +49,8 @@ _EVENT = {
         "data": {"type": ["object", "null"]},
     },
 }
+"""JSON schema of an event."""
+
 _BATCH = {
     "type": "array",
     "description": f"At most {MOST_EVENTS:,} events.",
@@ -60,8 +60,8 @@ _BODY = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/json": {"schema": {"anyOf": [_EVENT, _BATCH]}},
-            EVENT: {"schema": _EVENT},
+            "application/json": {"schema": {"anyOf": [EVENT_SCHEMA, _BATCH]}},
+            EVENT: {"schema": EVENT_SCHEMA},
             BATCH: {"schema": _BATCH},
             NDJSON: {
                 "schema": {"description": "A `UsageEvent` a line; what is none is refused, the others are taken."}
@@ -110,68 +110,15 @@ def routes(recorder: Recorder, *, clock: Clock) -> APIRouter:
         with the same `source` and `id`. `refused`: nothing of it is kept; the others of the request are taken. A single
         event that is refused or in conflict is answered with a problem.
         """
-        is_one, documents = _documents(_media_type(request), await request.body())
-        reception = Reception.at(clock.now(), tenant_id=asker.tenant_id)
-        sent = [_event(document, reception) for document in documents]
-        outcomes = await _outcomes(recorder, sent)
-        ids = [_id(document) for document in documents]
+        is_one, documents = documents_of(media_type_of(request.headers.get("content-type", "")), await request.body())
+        sent = events_of(documents, Reception.at(clock.now(), tenant_id=asker.tenant_id))
+        outcomes = await outcomes_of(recorder, sent)
+        ids = [id_of(document) for document in documents]
         if is_one:
             _check(outcomes[0])
         return Response(orjson.dumps(_results(ids, outcomes)), media_type="application/json")
 
     return router
-
-
-def _media_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-def _documents(media_type: str, body: bytes) -> tuple[bool, list[Any]]:
-    """Return whether one event was sent, and the documents that may be events."""
-    if media_type == NDJSON:
-        lines = [line for line in body.splitlines() if line.strip()]
-        _check_number(len(lines))
-        return False, [_line(line) for line in lines]
-    document = read(body) if body else None
-    if media_type == EVENT or (media_type != BATCH and not isinstance(document, list)):
-        return True, [document]
-    if not isinstance(document, list):
-        detail = "The body must be an array of events."
-        raise Problem(422, code="validation_failed", detail=detail, errors=[FieldError("", detail)])
-    _check_number(len(document))
-    return False, document
-
-
-def _line(line: bytes) -> Any:
-    try:
-        return read_line(line)
-    except RefusedError as refusal:
-        return refusal
-
-
-def _check_number(count: int) -> None:
-    if count > MOST_EVENTS:
-        detail = f"A request may bring at most {MOST_EVENTS} events, not {count}."
-        raise Problem(413, code="too_many_events", detail=detail)
-
-
-def _event(document: Any, reception: Reception) -> Event | RefusedError:
-    if isinstance(document, RefusedError):
-        return document
-    try:
-        return parse(document, reception)
-    except RefusedError as refusal:
-        return refusal
-
-
-async def _outcomes(recorder: Recorder, sent: Sequence[Event | RefusedError]) -> list[Outcome]:
-    recorded: Iterator[Outcome] = iter(await recorder.record([each for each in sent if isinstance(each, Event)]))
-    return [next(recorded) if isinstance(each, Event) else each for each in sent]
-
-
-def _id(document: Any) -> str | None:
-    id_ = document.get("id") if isinstance(document, dict) else None
-    return id_ if isinstance(id_, str) else None
 
 
 def _check(outcome: Outcome) -> None:
@@ -180,10 +127,7 @@ def _check(outcome: Outcome) -> None:
         errors = [] if outcome.pointer is None else [FieldError(outcome.pointer, outcome.detail)]
         raise Problem(422, code=outcome.code, detail=outcome.detail, errors=errors)
     if outcome == CONFLICT:
-        raise Problem(409, code=CONFLICT, detail=_CONFLICT_DETAIL)
-
-
-_CONFLICT_DETAIL = "Another event with this `source` and `id` was accepted before."
+        raise Problem(409, code=CONFLICT, detail=CONFLICT_DETAIL)
 
 
 def _results(ids: Sequence[str | None], outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -202,5 +146,5 @@ def _result(id_: str | None, outcome: Outcome) -> dict[str, str | None]:
     if isinstance(outcome, RefusedError):
         why = {"code": outcome.code, "detail": outcome.detail, "pointer": outcome.pointer}
         return {"id": id_, "status": "refused", **why}
-    detail = _CONFLICT_DETAIL if outcome == CONFLICT else None
+    detail = CONFLICT_DETAIL if outcome == CONFLICT else None
     return {"id": id_, "status": outcome, "code": None, "detail": detail, "pointer": None}

@@ -1,5 +1,31 @@
 """All SQL of the metrics service, a file for each thing that it is about; each function is one statement."""
 
-from services.metrics.queries import amendments, audit, meters, partitions, quota_use, quotas, recording, tenants, usage
+from services.metrics.queries import (
+    amendments,
+    audit,
+    business,
+    lake,
+    meters,
+    partitions,
+    quota_use,
+    quotas,
+    recording,
+    reporting,
+    tenants,
+    usage,
+)
 
-__all__ = ["amendments", "audit", "meters", "partitions", "quota_use", "quotas", "recording", "tenants", "usage"]
+__all__ = [
+    "amendments",
+    "audit",
+    "business",
+    "lake",
+    "meters",
+    "partitions",
+    "quota_use",
+    "quotas",
+    "recording",
+    "reporting",
+    "tenants",
+    "usage",
+]

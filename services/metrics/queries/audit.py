@@ -88,6 +88,76 @@ async def entries_from(connection: Connection, tenant_id: str, seq: int, *, limi
     )
 
 
+class Part(NamedTuple):
+    """A part of a chain, without a gap.
+
+    Attributes:
+        first: the number of its first entry.
+        stop: that of the first entry that is not part of it any more.
+    """
+
+    tenant_id: str
+    first: int
+    stop: int
+
+
+async def parts_of_chains(
+    connection: Connection,
+    tenant_id: str | None,
+    *,
+    since: datetime | None,
+    until: datetime | None,
+    after: str,
+    limit: int,
+) -> list[Part]:
+    """Return for the next ``limit`` chains the part that was recorded in a while, if there is any.
+
+    What one while ends with, the one that follows begins with.
+
+    Args:
+        tenant_id: of the only chain that is wanted; None for all.
+        after: the tenant of the last chain of the page before, empty for the first.
+    """
+    rows = await connection.fetch(
+        """
+        SELECT tenant_id, first, stop
+        FROM audit_chain CROSS JOIN LATERAL (
+            SELECT CASE WHEN $2::timestamptz IS NULL THEN 1 ELSE (
+                       SELECT seq FROM audit_entry AS entry
+                       WHERE entry.tenant_id = audit_chain.tenant_id AND recorded_at >= $2
+                       ORDER BY recorded_at, seq LIMIT 1) END,
+                   -- Without an end, too, it ends: what is appended meanwhile is for the next.
+                   coalesce((
+                       SELECT seq FROM audit_entry AS entry
+                       WHERE entry.tenant_id = audit_chain.tenant_id AND recorded_at >= $3::timestamptz
+                       ORDER BY recorded_at, seq LIMIT 1), audit_chain.seq + 1)
+            OFFSET 0  -- worked out once for a chain
+        ) AS bounds (first, stop)
+        WHERE tenant_id > $4 AND ($1::text IS NULL OR tenant_id = $1) AND first < stop
+        ORDER BY tenant_id LIMIT $5
+        """,
+        tenant_id,
+        since,
+        until,
+        after,
+        limit,
+    )
+    return [Part(*row) for row in rows]
+
+
+async def entries_of(connection: Connection, parts: Sequence[Part]) -> list[asyncpg.Record]:
+    """Return all entries of these parts, each chain's in its order."""
+    return await connection.fetch(
+        """
+        SELECT entry.* FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS part (tenant_id, first, stop)
+        JOIN audit_entry AS entry
+            ON entry.tenant_id = part.tenant_id AND entry.seq >= part.first AND entry.seq < part.stop
+        ORDER BY entry.tenant_id, entry.seq
+        """,
+        *(list(column) for column in zip(*parts, strict=True)),
+    )
+
+
 class EntryFilter(NamedTuple):
     """Which entries of the audit trail are wanted; None for whatever it is."""
 

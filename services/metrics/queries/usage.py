@@ -84,7 +84,7 @@ class Windows(NamedTuple):
     time_zone: str
 
 
-_QUANTITY = """
+QUANTITY = """
     CASE aggregation
         WHEN 'max' THEN max(quantity)
         WHEN 'latest' THEN (array_agg(quantity ORDER BY latest_at DESC, latest_key DESC)
@@ -92,6 +92,13 @@ _QUANTITY = """
         ELSE sum(quantity)
     END
 """
+"""SQL: what a meter makes of rows of `usage_hour`; not for one that counts different values."""
+
+TOLD = """
+    trim_scale(CASE WHEN aggregation IN ('count', 'sum') AND NOT allows_negative THEN greatest(quantity, 0)
+                    ELSE quantity END)
+"""
+"""SQL: what is told of a quantity that a meter has made; a sum is not below zero unless the meter takes such values."""
 
 
 async def usage(
@@ -139,7 +146,7 @@ async def usage(
     return await connection.fetch(
         f"""
         WITH found AS (
-            SELECT date_trunc($2, hour, $3) AS since, used.meter, {dimension} AS dimension, {_QUANTITY} AS quantity
+            SELECT date_trunc($2, hour, $3) AS since, used.meter, {dimension} AS dimension, {QUANTITY} AS quantity
             FROM {hours} AS used JOIN meter ON meter.name = used.meter
             WHERE {where} AND aggregation <> 'unique'
             GROUP BY since, used.meter, dimension, aggregation
@@ -149,9 +156,7 @@ async def usage(
             WHERE {where} AND aggregation = 'unique' AND {values}
             GROUP BY since, used.meter, dimension
         )
-        SELECT since, found.meter, unit, dimension,
-               trim_scale(CASE WHEN aggregation IN ('count', 'sum') AND NOT allows_negative THEN greatest(quantity, 0)
-                               ELSE quantity END) AS quantity
+        SELECT since, found.meter, unit, dimension, {TOLD} AS quantity
         FROM (SELECT * FROM found WHERE {having} ORDER BY since, meter, dimension LIMIT $4) AS found
         JOIN meter ON meter.name = found.meter
         ORDER BY since, found.meter, dimension

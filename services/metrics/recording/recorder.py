@@ -37,6 +37,8 @@ TRANSACTIONS: Final = 2
 
 ACCEPTED, DUPLICATE, CONFLICT = "accepted", "duplicate", "conflict"
 
+CONFLICT_DETAIL: Final = "Another event with this `source` and `id` was accepted before."
+
 _ATTEMPTS = 3
 
 Outcome = str | RefusedError

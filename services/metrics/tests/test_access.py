@@ -29,6 +29,11 @@ RULES: dict[tuple[str, str], set[str]] = {
     ("GET", "/v1/quotas"): {"operator", "administrator"},
     ("GET", "/v1/audit"): {"operator", "administrator"},
     ("GET", "/v1/audit/verification"): {"operator", "administrator"},
+    ("GET", "/v1/audit/export"): {"operator", "administrator"},
+    ("GET", "/v1/business/tenants"): {"operator", "support"},
+    ("GET", "/v1/business/churn"): {"operator", "support"},
+    ("GET", "/v1/business/onboardings"): {"operator", "support"},
+    ("GET", "/v1/business/revenue"): {"operator"},
 }
 
 

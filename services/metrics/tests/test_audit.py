@@ -123,6 +123,7 @@ async def test_a_decision_is_kept_as_it_was_told(pool: Pool) -> None:
         "recorded_at": datetime(2026, 1, 2, tzinfo=UTC),
         "previous_hash": BEGINNING,
         "hash": entry["hash"],
+        "written_in": entry["written_in"],  # for the lake
     }
 
 

@@ -121,6 +121,8 @@ async def test_every_table_that_knows_a_tenant_is_audited_for_residue(pool: Pool
 
     forgotten_in_time = {"access_tenant", "access_api_key"}  # see `shared.access.replica.forget`
     kept = {"audit_entry", "audit_chain"}  # the trail outlives the tenant
+    kept |= {"tenant_change", "recurring_revenue"}  # and so do the figures of the business,
+    kept |= {"lake_tenant_fact"}  # and what became of it, for the lake
     assert {row["place"] for row in places} | forgotten_in_time | kept == {row["table_name"] for row in tables}
 
 

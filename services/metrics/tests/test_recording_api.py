@@ -10,7 +10,7 @@ import httpx2
 import orjson
 import pytest
 
-from services.metrics.api.recording import BATCH, EVENT, MOST_EVENTS, NDJSON
+from services.metrics.recording.body import BATCH, EVENT, MOST_EVENTS, NDJSON
 from services.metrics.recording.recorder import Recorder
 from services.metrics.tests.support import KEY, api_of, define_meter, hours_of, take_usage_of, usage_event
 from shared.clock import ManualClock

@@ -18,6 +18,7 @@ from shared.contracts import billing, identity, metrics, provisioning, tenant
 from shared.contracts.base import Message
 
 _DAY_SECONDS = 86_400.0
+_CLOSING_ATTEMPTS = 8  # two minutes, in which metrics has told billing what was used
 _DELETING = {
     "remove-environment": "provisioning",
     "purge-users": "identity",
@@ -110,7 +111,13 @@ OFFBOARD = Definition(
             after=("block-sign-in", "throttle-environment"),
             only_if=_wants_export,
         ),
-        step("close-account", ask=_close_account, undo=billing.ReopenAccount, after=("export-data",)),
+        step(
+            "close-account",
+            ask=_close_account,
+            undo=billing.ReopenAccount,
+            after=("export-data",),
+            attempts=_CLOSING_ATTEMPTS,
+        ),
         pivot(
             "remove-environment",
             does=provisioning.RemoveEnvironment,

@@ -33,6 +33,7 @@ def _open_account(context: Context) -> Message:
         currency=context.request.get("currency"),
         billing_address=context.request.get("billingAddress"),
         licences=context.licences("register-tenant"),
+        time_zone=_time_zone(context),
     )
 
 
@@ -40,8 +41,12 @@ def _track(context: Context) -> Message:
     return metrics.TrackTenant(
         tenant_id=context.tenant_id,
         quotas=context.result("register-tenant")["quotas"],
-        time_zone=context.request.get("timeZone") or "UTC",
+        time_zone=_time_zone(context),
     )
+
+
+def _time_zone(context: Context) -> str:
+    return context.request.get("timeZone") or "UTC"
 
 
 def _provision(context: Context) -> Message:

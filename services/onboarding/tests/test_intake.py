@@ -53,6 +53,7 @@ async def test_an_accepted_onboarding_runs_and_its_first_step_is_asked(desk: Des
     assert {each["routing_key"] for each in sent} == {
         "tenant.register_tenant.v1",
         f"status.onboard.started.{row['tenant_id']}",
+        "onboarding.workflow_status_changed.v1",
         "onboarding.decision_recorded.v1",
     }
 
@@ -75,7 +76,7 @@ async def test_many_at_once_share_a_few_transactions(desk: Desk, pool: Pool) -> 
     assert len({each.workflow["id"] for each in accepted}) == await pool.fetchval(ROWS) == 150
     assert await pool.fetchval("SELECT count(DISTINCT xmin::text) FROM workflow") <= 3
     assert await pool.fetchval("SELECT count(*) FROM step") == 150 * 6
-    assert await pool.fetchval("SELECT count(*) FROM outbox") == 150 * 3
+    assert await pool.fetchval("SELECT count(*) FROM outbox") == 150 * 4
 
 
 async def test_nothing_is_answered_before_it_is_on_disk(desk: Desk, pool: Pool) -> None:
@@ -265,7 +266,7 @@ async def test_a_commit_that_fails_fails_each_that_waits_and_leaves_nothing(
         assert [row["customer_name"] for row in rows] == ["Good 0", "Good 1", "Good 2"]
         for table in ("customer", "idempotency"):
             assert await owner.fetchval(f"SELECT count(*) FROM {table}") == 3
-        assert await owner.fetchval("SELECT count(*) FROM outbox") == 9
+        assert await owner.fetchval("SELECT count(*) FROM outbox") == 12
     await owner.close()
 
 
@@ -293,7 +294,7 @@ async def test_an_absent_broker_does_not_keep_anybody_waiting(desk: Desk, broker
     await desk.submit("Acme")
     await desk.submit("Bolt")
 
-    assert await pool.fetchval("SELECT count(*) FROM outbox") == 6
+    assert await pool.fetchval("SELECT count(*) FROM outbox") == 8
 
 
 async def test_who_comes_when_too_many_wait_is_told_to_come_back(database_url: str, broker: MemoryBroker) -> None:

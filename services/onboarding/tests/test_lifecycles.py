@@ -253,9 +253,13 @@ def test_provisioning_is_told_what_the_tier_says_and_a_region_that_is_ordered_co
 
 
 @pytest.mark.parametrize(("ordered", "zone"), [({}, "UTC"), ({"timeZone": "Asia/Kolkata"}, "Asia/Kolkata")])
-def test_usage_is_read_in_the_time_zone_that_is_ordered(ordered: Mapping[str, str], zone: str) -> None:
+def test_usage_is_read_and_charged_in_the_time_zone_that_is_ordered(ordered: Mapping[str, str], zone: str) -> None:
     registered = answers()["register-tenant"].model_dump(mode="json")
     context = Context(WORKFLOW_ID, TENANT_ID, {**REQUEST, **ordered}, {"register-tenant": registered})
+
+    assert ONBOARD.message("open-account", OpenAccount.routing_key(), context) == OpenAccount(
+        tenant_id=TENANT_ID, customer_name="Acme", plan="standard", time_zone=zone
+    )
 
     assert ONBOARD.message("track-tenant", TrackTenant.routing_key(), context) == TrackTenant(
         tenant_id=TENANT_ID, quotas={"seats": 25}, time_zone=zone

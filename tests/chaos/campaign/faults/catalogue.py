@@ -23,6 +23,7 @@ _OF_ONE_SERVICE = {
     "job_stepped": "provisioning",
 }
 _NOT_PASSED = {"usage_inserted", "usage_committed"}  # the load has no usage; see tests/chaos/test_kill_metering.py
+_NOT_PASSED |= {"lake_planned", "lake_stored", "lake_written"}  # nor a lake; see services/metrics/tests/test_lake.py
 _SOME = 3
 
 

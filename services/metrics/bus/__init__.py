@@ -1,0 +1,1 @@
+"""Usage events over RabbitMQ, for applications that are on the bus anyway."""
