@@ -47,6 +47,9 @@ JOBS = ("job_claimed", "job_stepped")
 USAGE = metering.PLACES
 """Where metrics dies with usage in hand, in `test_kill_metering.py`."""
 
+LAKE = ("lake_planned", "lake_stored", "lake_written")
+"""Where a writer of the data lake dies, in services/metrics/tests/test_lake.py."""
+
 
 @pytest.mark.parametrize("wave", WAVES)
 async def test_a_service_may_die_between_any_two_steps(wave: str, system: System, report: Report) -> None:
@@ -95,7 +98,7 @@ async def test_timers_that_had_gone_off_survive_the_death_of_who_took_them(syste
 
 async def test_every_failpoint_kills_somewhere() -> None:
     places = {place for wave in WAVES.values() for place in wave.values()}
-    assert places | {"due_claimed", *JOBS, *USAGE} == set(FAILPOINTS)
+    assert places | {"due_claimed", *JOBS, *USAGE, *LAKE} == set(FAILPOINTS)
     assert all(wave.keys() == set(SERVICES) for wave in WAVES.values())
 
 
