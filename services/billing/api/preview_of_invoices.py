@@ -14,7 +14,7 @@ from services.billing.dossiers import Dossier
 from services.billing.statement import Item
 from services.billing.upcoming import Upcoming, upcoming
 from shared.clock import Clock
-from shared.http import Asker, FieldError, Problem, Resource
+from shared.http import Asker, FieldError, Problem, Resource, problems
 from shared.postgres import Pool
 
 _LONGEST_AHEAD = timedelta(days=366)
@@ -76,7 +76,7 @@ def routes(pool: Pool, clock: Clock, grace: timedelta) -> APIRouter:
     """
     router = APIRouter()
 
-    @router.get("/v1/invoices/preview", dependencies=[ADMINISTRATORS])
+    @router.get("/v1/invoices/preview", dependencies=[ADMINISTRATORS], responses=problems(404))
     async def preview_invoice(asker: Asker, tenant_id: TenantId = None, at: At = None) -> UpcomingInvoice:
         """Return what a tenant's next invoice would say, by the function that makes it; nothing is kept."""
         whose = asker.narrowed(tenant_id)

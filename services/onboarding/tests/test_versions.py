@@ -99,7 +99,9 @@ async def test_it_is_undone_by_that_version_too(suspension: UUID, later: Desk, p
     await later.go_on(suspension, refuse="throttle-environment")
 
     assert (await stored(pool, suspension)).workflow.status is Status.COMPENSATED
-    rows = await pool.fetch("SELECT routing_key FROM outbox WHERE exchange = 'tenure.onboarding'")
+    rows = await pool.fetch(
+        "SELECT routing_key FROM outbox WHERE exchange = 'tenure.onboarding' AND routing_key NOT LIKE 'onboarding.%'"
+    )
     assert sorted(row["routing_key"] for row in rows) == [
         "billing.unpause_billing.v1",
         "identity.unblock_sign_in.v1",
