@@ -25,8 +25,8 @@ demo: $(BIN)/.installed ## onboard the tenants of examples/tenants.json and see 
 up: $(BIN)/.installed ## run Tenure until Ctrl-C; PROCESSES=1 gives each service a process of its own
 	@exec $(BIN)/python -m deploy.local.up $(if $(PROCESSES),--processes)
 
-test: $(BIN)/.installed ## pass all tests, against a real Postgres and a real RabbitMQ
-	@$(BIN)/pytest
+test: $(BIN)/.installed ## pass all tests, against a real Postgres and a real RabbitMQ; about 50 minutes on two processors
+	@$(BIN)/python -u -m tests.everything
 
 check: $(BIN)/.installed ## lint, types, the rules between packages, and whether generated pages are fresh
 	@$(BIN)/ruff format --check .
