@@ -52,15 +52,6 @@ async def add_accounts(own: asyncpg.Connection, count: int) -> None:
     await own.execute("ANALYZE account; ANALYZE subscription")
 
 
-async def remove_accounts(stack: Stack) -> None:
-    """Remove these accounts; their invoices stay, as all do that are issued."""
-    own = await asyncpg.connect(stack.databases["billing"].owner)
-    try:
-        await own.execute("DELETE FROM account WHERE tenant_id LIKE 'bench-%'")
-    finally:
-        await own.close()
-
-
 async def mistakes(own: asyncpg.Connection, count: int) -> Sequence[str]:
     """Return what is wrong with the invoices when all must have been made."""
     row = await own.fetchrow(

@@ -31,12 +31,8 @@ async def test_usage_is_taken_beside_its_floor_and_is_exact(stack: Stack, capsys
     assert wrong == []
 
 
-@pytest.mark.asyncio(loop_scope="session")
-async def test_a_killed_run_of_invoices_is_gone_on_with(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
-    try:
-        wrong = await invoices.run(stack, count=1200)
-    finally:
-        await invoices.remove_accounts(stack)  # The stack is that of other tests, too.
+async def test_a_killed_run_of_invoices_is_gone_on_with(capsys: pytest.CaptureFixture[str]) -> None:
+    """On servers of its own: the system that other tests let run would make invoices too."""
+    await invoices.compare(count=1200)
 
     assert "killed after" in capsys.readouterr().out
-    assert wrong == []
