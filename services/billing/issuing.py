@@ -11,6 +11,7 @@ import asyncpg
 
 from services.billing import queries
 from services.billing.dossiers import Dossier
+from services.billing.numbers import invoice_number
 from services.billing.statement import Item
 from shared.contracts.billing import InvoiceIssued
 from shared.ids import uuid7_at
@@ -70,13 +71,8 @@ def issued(invoice: Draft | asyncpg.Record, number: int, *, now: datetime) -> In
     return InvoiceIssued(
         tenant_id=invoice["tenant_id"],
         invoice_id=str(invoice["invoice_id"]),
-        number=shown(number),
+        number=invoice_number(number),
         currency=invoice["currency"],
         total=f"{invoice['total']:f}",
         issued_at=now,
     )
-
-
-def shown(number: int) -> str:
-    """Write an invoice's number as people see it."""
-    return f"{number:08d}"

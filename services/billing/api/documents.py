@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from services.billing import queries
 from services.billing.documents import MEDIA_TYPES, PAGE_HEADERS, Format, Printer
+from services.billing.numbers import invoice_number
 from shared.http import PROBLEM_CONTENT
 from shared.postgres import Pool
 
@@ -56,5 +57,5 @@ _BASE = {**VARIES, "Cache-Control": "no-store", "X-Content-Type-Options": "nosni
 
 
 def _headers(invoice: Mapping[str, Any]) -> dict[str, str]:
-    name = "draft" if invoice["number"] is None else f"{invoice['number']:08d}"
+    name = "draft" if invoice["number"] is None else invoice_number(invoice["number"])
     return {**_BASE, "Content-Disposition": f'inline; filename="invoice-{name}.pdf"'}

@@ -13,7 +13,7 @@ from services.billing import queries
 from services.billing.api.documents import RESPONSES, VARIES, Documents
 from services.billing.api.support import ADMINISTRATORS, TenantId
 from services.billing.documents import Printer, WantedFormat
-from services.billing.issuing import shown
+from services.billing.numbers import invoice_number
 from shared.http import DEFAULT_LIMIT, Asker, Cursor, Limit, Page, Problem, Resource, decode_cursor, page
 from shared.postgres import Pool
 from shared.text import Identifier
@@ -60,7 +60,7 @@ class Invoice(Resource):
             customer_name=row["customer_name"],
             currency=row["currency"],
             state=row["state"],
-            number=None if row["number"] is None else shown(row["number"]),
+            number=None if row["number"] is None else invoice_number(row["number"]),
             kind=row["kind"],
             closes_at=row["closes_at"],
             lines=[InvoiceLine(**line) for line in row["lines"]],

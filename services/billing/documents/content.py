@@ -15,6 +15,7 @@ from typing import Any, Self
 from zoneinfo import ZoneInfo
 
 from services.billing.money import EXACT
+from services.billing.numbers import invoice_number
 
 DRAFT = "Draft"
 TO = "\N{EN DASH}"
@@ -114,7 +115,7 @@ def amount(number: Decimal) -> str:
 
 
 def _number(invoice: Mapping[str, Any]) -> str:
-    return DRAFT if invoice["number"] is None else f"{invoice['number']:08d}"
+    return DRAFT if invoice["number"] is None else invoice_number(invoice["number"])
 
 
 def _facts(invoice: Mapping[str, Any], zone: ZoneInfo) -> Iterator[tuple[str, str]]:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from services.billing.money import EXACT, plain
+from services.billing.numbers import invoice_number
 from services.billing.statement.items import Billed, Item
 
 
@@ -32,7 +33,7 @@ def _owed(targets: Sequence[Item], billed: Mapping[str, Billed]) -> Iterator[Ite
 
 def _correction(target: Item, before: Billed) -> Item:
     difference = EXACT.subtract(target.quantity, before.quantity)
-    corrected = f"correction of invoice {before.number:08d}: {target.description}"
+    corrected = f"correction of invoice {invoice_number(before.number)}: {target.description}"
     return replace(
         target,
         description=f"{corrected}{_written(difference, target.unit)}",
@@ -54,7 +55,7 @@ def _taken_back(gone: Sequence[tuple[str, Billed]]) -> Iterator[Item]:
         if before.amount:
             yield Item(
                 key=key,
-                description=f"correction of invoice {before.number:08d}: {before.description}, taken back",
+                description=f"correction of invoice {invoice_number(before.number)}: {before.description}, taken back",
                 quantity=EXACT.minus(before.quantity),
                 amount=EXACT.minus(before.amount),
                 since=before.since,

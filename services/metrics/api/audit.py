@@ -90,6 +90,13 @@ class AuditVerification(Resource):
 def routes(pool: Pool) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["audit"], dependencies=[_ADMINISTRATORS])
+    router.include_router(_reading_routes(pool))
+    router.include_router(_export_routes(pool))
+    return router
+
+
+def _reading_routes(pool: Pool) -> APIRouter:
+    router = APIRouter()
 
     @router.get("/v1/audit")
     async def list_decisions(
@@ -126,6 +133,12 @@ def routes(pool: Pool) -> APIRouter:
         wanted = asker.narrowed(tenant_id)
         found = await audit.verify(pool, INSTALLATION if wanted is None else wanted, from_seq=from_seq)
         return AuditVerification.of(tenant_id or asker.tenant_id or INSTALLATION, found)
+
+    return router
+
+
+def _export_routes(pool: Pool) -> APIRouter:
+    router = APIRouter()
 
     @router.get(
         "/v1/audit/export",

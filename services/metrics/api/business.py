@@ -173,6 +173,14 @@ def percent(part: Decimal, whole: Decimal) -> str | None:
 def routes(pool: Pool, *, clock: Clock) -> APIRouter:
     """Return the routes."""
     router = APIRouter(tags=["business"])
+    router.include_router(_tenant_routes(pool, clock))
+    router.include_router(_workflow_routes(pool))
+    router.include_router(_revenue_routes(pool, clock))
+    return router
+
+
+def _tenant_routes(pool: Pool, clock: Clock) -> APIRouter:
+    router = APIRouter()
 
     @router.get("/v1/business/tenants", dependencies=[_OPERATORS])
     async def count_tenants(limit: Limit = DEFAULT_LIMIT, cursor: Cursor = None) -> Page[TenantCount]:
@@ -200,6 +208,12 @@ def routes(pool: Pool, *, clock: Clock) -> APIRouter:
             )
         return page(rows, limit=limit, item=MonthOfTenants.of, key=lambda row: (_beginning(row["month"]),))
 
+    return router
+
+
+def _workflow_routes(pool: Pool) -> APIRouter:
+    router = APIRouter()
+
     @router.get("/v1/business/onboardings", dependencies=[_OPERATORS])
     async def list_workflows(
         since: Since = None,
@@ -223,6 +237,12 @@ def routes(pool: Pool, *, clock: Clock) -> APIRouter:
                 limit=limit + 1,
             )
         return page(rows, limit=limit, item=Workflows.of, key=lambda row: (row["since"], row["kind"]))
+
+    return router
+
+
+def _revenue_routes(pool: Pool, clock: Clock) -> APIRouter:
+    router = APIRouter()
 
     @router.get("/v1/business/revenue", dependencies=[_SYSTEM_ADMINISTRATORS])
     async def list_revenue(
