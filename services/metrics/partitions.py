@@ -27,7 +27,8 @@ before it does.
 _DAYS_BEHIND = 36
 _DAYS_AHEAD = 2
 _BLOCKS = 128
-_ROUND_SECONDS = timedelta(hours=1).total_seconds()
+_BETWEEN_ROUNDS = timedelta(hours=1)
+_TICK_SECONDS = 5.0
 _RETRY_SECONDS = 1.0
 _BETWEEN_FORGETTING = timedelta(days=1)
 
@@ -71,14 +72,19 @@ class Keeping:
     def __init__(self, pool: Pool, clock: Clock) -> None:
         self._pool = pool
         self._clock = clock
+        self._kept_at: datetime | None = None
         self._forgot_at: datetime | None = None
 
     async def run(self) -> NoReturn:
-        """Keep them in order, for ever; an outage is waited out."""
+        """Keep them in order, for ever; an outage is waited out.
+
+        It looks at the clock often: a machine that wakes after days must not refuse usage until an hour has passed.
+        """
         while True:
             try:
-                await self._round()
-                await self._clock.sleep(_ROUND_SECONDS)
+                if self._kept_at is None or self._clock.now() - self._kept_at >= _BETWEEN_ROUNDS:
+                    await self._round()
+                await self._clock.sleep(_TICK_SECONDS)
             except Exception as error:
                 if not (is_unavailable(error) or isinstance(error, CONTENTION)):
                     raise
@@ -89,6 +95,7 @@ class Keeping:
         now = self._clock.now()
         async with transaction(self._pool) as connection:
             await keep_partitions(connection, now=now)
+        self._kept_at = now
         if self._forgot_at is None or now - self._forgot_at >= _BETWEEN_FORGETTING:
             keys, months = await forget_keys(self._pool, now=now), await forget_months(self._pool, now=now)
             if keys or months:

@@ -41,6 +41,7 @@ def old(folder: Path) -> Release:
 
 
 @pytest.mark.chaos
+@pytest.mark.timeout(480)  # two releases, their servers and every check: minutes where other tests run beside it
 async def test_new_code_replaces_that_of_the_commit_before_and_no_client_sees_a_failure(
     old: Release, folder: Path
 ) -> None:
