@@ -1,5 +1,6 @@
 """What is written in the databases, read with statements of our own as their owner."""
 
+import asyncio
 import json
 from collections import defaultdict
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ from tests.chaos.campaign.tenants import Picture, products_of
 Rows = list[asyncpg.Record]
 
 _CONNECT_SECONDS = 10.0
+_RECOVERY_SECONDS = 30.0
+_LOOK_SECONDS = 0.2
 
 _WORKFLOWS = """
     SELECT workflow.id::text, workflow.kind, workflow.tenant_id, workflow.status,
@@ -158,11 +161,22 @@ class Records:
         return dict(found)
 
     async def _fetch(self, service: str, query: str, *values: object) -> Rows:
-        connection = await asyncpg.connect(self._urls[service], timeout=_CONNECT_SECONDS)
+        connection = await self._connection(service)
         try:
             return await connection.fetch(query, *values, timeout=60)
         finally:
             await connection.close(timeout=_CONNECT_SECONDS)
+
+    async def _connection(self, service: str) -> asyncpg.Connection:
+        """Connect to a database that may still be recovering from what was done to it."""
+        deadline = asyncio.get_running_loop().time() + _RECOVERY_SECONDS
+        while True:
+            try:
+                return await asyncpg.connect(self._urls[service], timeout=_CONNECT_SECONDS)
+            except asyncpg.CannotConnectNowError:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(_LOOK_SECONDS)
 
 
 def _record(row: asyncpg.Record) -> tuple[Any, ...]:
