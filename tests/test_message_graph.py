@@ -50,7 +50,15 @@ FOR_OUTSIDERS = {
 }
 """What is told on the status exchange alone, where nobody of the system listens."""
 
-UNHEARD = FOR_OUTSIDERS | {billing.SubscriptionStarted, billing.InvoiceIssued}
+UNHEARD = FOR_OUTSIDERS | {
+    billing.SubscriptionStarted,
+    billing.InvoiceIssued,
+    billing.InvoiceSettled,
+    billing.PaymentReceived,
+    billing.CreditIssued,
+    billing.SpendingLimitReached,
+    billing.PaymentFailed,
+}
 """What is told although no service needs it yet."""
 
 STEPS = tuple(

@@ -48,6 +48,9 @@ _RENEWAL = """\
 A contract is renewed by `PUT /v1/accounts` with a later `expiration`: a tenant that was suspended because it expired
 is let in again, one that an operator has suspended is not. A tenant that a workflow is at work on is looked at again
 a little later, and what came to nothing, or was cancelled, is ordered again: only a renewal keeps the tenant.
+
+[Unpaid invoices](billing.md#dunning) suspend and off-board in the same way. Of the two the contract comes first, and
+nobody is let in again by one of them who is kept out by the other.
 """
 
 

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from docs.generators.catalogue import answers_to, prose
 from docs.generators.doors import Door, doors
+from docs.generators.dunning import ordered_by_dunning
 from docs.generators.expirations import end_of_contract, ordered_by_expiration
 from docs.generators.markdown import GENERATED, link, table
 from docs.generators.sequences import from_step, sequence
@@ -24,6 +25,7 @@ Plan: TypeAlias = Sequence[PlannedStep]
 _HOUR_SECONDS = 3600
 _FOLDER = "services/onboarding/lifecycles"
 _EXPIRATION = "[expiration](#the-end-of-a-contract)"
+_DUNNING = "[dunning](billing.md#dunning)"
 
 _INTRODUCTION = f"""\
 # The life of a tenant
@@ -99,6 +101,8 @@ def _starts(definition: Definition, started_by: Sequence[Door]) -> Iterator[str]
     yield from (f"{door}{condition}" for door in started_by)
     if definition.kind in ordered_by_expiration():
         yield _EXPIRATION
+    if definition.kind in ordered_by_dunning():
+        yield _DUNNING
 
 
 def _deadline(definition: Definition) -> str:

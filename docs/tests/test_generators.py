@@ -17,10 +17,11 @@ from docs.__main__ import main
 from docs.generators import PAGES
 from docs.generators.catalogue import title_of
 from services.onboarding.engine import Engine
-from services.onboarding.expiration import Expirations, Terms
+from services.onboarding.expiration import Terms
 from services.onboarding.handlers import relay
 from services.onboarding.lifecycles import CURRENT
 from services.onboarding.lifecycles.onboard import ONBOARD
+from services.onboarding.reviews import Reviews
 from services.onboarding.saga import Started
 from services.onboarding.storage import Stored
 from services.onboarding.workflow import planned
@@ -118,7 +119,7 @@ def test_every_file_that_a_page_links_to_is_there(page: Path) -> None:
 
 @cache
 def _written(page: str) -> str:
-    return PAGES[page]()
+    return PAGES[page]() if page in PAGES else (ROOT / page).read_text(encoding="utf-8")
 
 
 def _anchors(markdown: str) -> list[str]:
@@ -201,10 +202,10 @@ def test_what_everybody_outside_is_told_is_documented_as_it_is_told(asyncapi: di
 def test_the_warning_of_a_contracts_end_is_documented_as_it_is_told(asyncapi: dict[str, Any]) -> None:
     kernel: Any = SimpleNamespace(ports=SimpleNamespace(ids=TimeOrderedIds()))
     intake: Any = None
-    expirations = Expirations(kernel, intake, Terms(warning=timedelta(days=14), grace=timedelta(days=30)))
+    reviews = Reviews(kernel, intake, Terms(warning=timedelta(days=14), grace=timedelta(days=30)))
     account = {"tenant_id": str(kernel.ports.ids.new()), "expiration": date(2027, 1, 1)}
 
-    _assert_documented(expirations._warning(account, SystemClock().now()), asyncapi, channel="warning-expiration")
+    _assert_documented(reviews._warning(account, SystemClock().now()), asyncapi, channel="warning-expiration")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 
 from docs.generators import PAGES
 from docs.generators.doors import Door, doors
+from docs.generators.dunning import ordered_by_dunning
 from docs.generators.expirations import ordered_by_expiration
 from docs.generators.exploration import ACCEPTED, Position, Transitions, explore, inputs, note, unreached
 from docs.generators.simulation import NO_ID, NOW, obliging, play, refusing, silent
@@ -283,3 +284,12 @@ def test_the_end_of_a_contract_warns_suspends_and_off_boards(page: str) -> None:
     assert row(text, "14 days before")[1] == "a warning"
     assert row(text, "when the day begins")[1:] == ["[suspend](#suspend)", "nothing", "nothing"]
     assert row(text, "30 days after")[1:] == ["[offboard](#offboard)"] * 3
+
+
+def test_what_unpaid_invoices_order_is_in_the_overview(page: str) -> None:
+    overview = section(page, "All lifecycles")
+
+    assert ordered_by_dunning() == {"suspend", "reactivate", "offboard"}
+    assert {
+        definition.kind for definition in CURRENT if "#dunning" in "|".join(row(overview, f"[{definition.name}]"))
+    } == (ordered_by_dunning())

@@ -7,10 +7,14 @@ from datetime import timedelta
 from prometheus_client import CollectorRegistry
 
 from services.billing.api import PATHS, routes
+from services.billing.booking import Booking
 from services.billing.documents import Printer, Seller
+from services.billing.dunning import Dunning
 from services.billing.handlers import SUBSCRIPTIONS
 from services.billing.invoicing import Invoicing
+from services.billing.payments.opening import announcer, collecting, open_provider
 from services.billing.settings import BillingSettings
+from services.billing.spending import SpendingWatch
 from shared.changes import Changes
 from shared.contracts.billing import DecisionRecorded
 from shared.http import create_api
@@ -20,7 +24,7 @@ from shared.service import VERSION, Ports, Service, open_kernel
 @asynccontextmanager
 async def build(settings: BillingSettings, ports: Ports) -> AsyncIterator[Service]:
     """Construct the service on its own database and broker login; close both at the end."""
-    async with open_kernel("billing", settings, ports, SUBSCRIPTIONS) as kernel:
+    async with open_kernel("billing", settings, ports, SUBSCRIPTIONS) as kernel, open_provider(settings) as provider:
         seller = Seller(settings.seller_name, settings.seller_address, settings.seller_tax_id)
         with closing(Printer(seller)) as printer:
             registry = CollectorRegistry()
@@ -32,8 +36,10 @@ async def build(settings: BillingSettings, ports: Ports) -> AsyncIterator[Servic
                         kernel.pool,
                         changes=Changes(kernel, DecisionRecorded),
                         clock=ports.clock,
+                        ids=ports.ids,
                         printer=printer,
                         grace=grace,
+                        announcer=announcer(settings),
                     )
                 ],
                 admin_key=settings.admin_key,
@@ -47,6 +53,12 @@ async def build(settings: BillingSettings, ports: Ports) -> AsyncIterator[Servic
                 PATHS,
                 api,
                 kernel,
-                background=[Invoicing(kernel, grace=grace, registry=registry).run],
+                background=[
+                    Invoicing(kernel, grace=grace, registry=registry).run,
+                    Booking(kernel, collects=provider.collects).run,
+                    Dunning(kernel, settings.dunning_terms).run,
+                    SpendingWatch(kernel).run,
+                    *collecting(kernel, provider, settings, registry=registry),
+                ],
                 shutdown_seconds=settings.shutdown_seconds,
             )

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from services.billing import books
+from services.billing import books, queries
 from services.billing.books import Prices
 from services.billing.charging import Before, Ledger, Subscription
-from services.billing.refusals import NO_ACCOUNT, why_no_price
+from services.billing.refusals import NO_ACCOUNT, PAST_DUE, why_no_price
 from services.billing.stretch import Stretch
 from shared.clock import Clock
 from shared.contracts import billing as contracts
@@ -24,16 +24,22 @@ from shared.postgres import Connection
 async def change_plans(
     connection: Connection, asks: Sequence[contracts.ChangePlan], *, clock: Clock
 ) -> Sequence[Changed]:
-    """Charge each account by another plan from now on; one that is on the plan already keeps its agreed amount."""
+    """Charge each account by another plan from now on; one that is on the plan already keeps its agreed amount.
+
+    Of whom something is past due the plan stays, also where the other one is cheaper.
+    """
     ledger = await books.read(connection, asks)
     now = clock.now()
     prices = await books.prices(connection, (ask.plan for ask in asks), now=now)
-    changes = [_plan_change(ledger, ask, prices, now) for ask in asks]
+    behind = await queries.dunning.behind_of(connection, (ask.tenant_id for ask in asks))
+    changes = [_plan_change(ledger, ask, prices, now, is_behind=ask.tenant_id in behind) for ask in asks]
     await books.write(connection, ledger)
     return changes
 
 
-def _plan_change(ledger: Ledger, ask: contracts.ChangePlan, prices: Prices, now: datetime) -> Changed:
+def _plan_change(
+    ledger: Ledger, ask: contracts.ChangePlan, prices: Prices, now: datetime, *, is_behind: bool
+) -> Changed:
     found = ledger.of(ask.tenant_id)
     if found is None or found.state == "ended":
         return _no_plan_change(ask, *NO_ACCOUNT)
@@ -42,6 +48,8 @@ def _plan_change(ledger: Ledger, ask: contracts.ChangePlan, prices: Prices, now:
     answer = contracts.PlanChanged(tenant_id=ask.tenant_id)
     if found.plan == ask.plan:
         return Changed(answer)
+    if is_behind:
+        return _no_plan_change(ask, *PAST_DUE)
     ledger.change_plan(found, prices[ask.plan][found.currency.code], now=now)
     return Changed(answer, Before.image(found))
 

@@ -23,6 +23,7 @@ from services.billing.statement import (
     next_close,
     targets,
     window_start,
+    without_early,
 )
 from services.billing.stretch import Stretch
 from services.billing.terms import Versions
@@ -98,7 +99,8 @@ class Dossier:
         known = [each for each in self.wanted(closes_at) if each in self.reports]
         usage: Usage = {each: self.reports[each].quantities for each in known}
         owed = targets(self.account, usage, closes_at=closes_at, window_from=self.window_from)
-        said = lines(owed, self.billed if billed is None else billed)
+        before = self.billed if billed is None else billed
+        said = lines(owed, before if self.account.is_closed else without_early(before, closes_at=closes_at))
         return said if self.account.is_closed or any(each.amount for each in said) else ()
 
     def taken_back(self) -> Sequence[Item]:

@@ -1,14 +1,14 @@
 """The ask for other licences, and its undo: which products an account is charged for beside its plan."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from services.billing import books
+from services.billing import books, queries
 from services.billing.books import Prices
 from services.billing.charging import Ledger, LicencesBefore, Subscription
-from services.billing.refusals import NO_ACCOUNT, why_no_price
+from services.billing.refusals import NO_ACCOUNT, PAST_DUE, why_no_price
 from services.billing.stretch import Stretch
 from shared.clock import Clock
 from shared.contracts import billing as contracts
@@ -24,7 +24,8 @@ async def change_licences(
 ) -> Sequence[Changed]:
     """Charge each account for exactly these products from now on; what is licensed so already keeps its agreed amount.
 
-    A licence is charged when the account is: from the activation on, and not during a pause.
+    A licence is charged when the account is: from the activation on, and not during a pause. Of whom something is past
+    due the licences stay.
     """
     ledger = await books.read(connection, asks)
     now = clock.now()
@@ -32,6 +33,7 @@ async def change_licences(
         ledger=ledger,
         prices=await books.prices(connection, (licence.plan for ask in asks for licence in ask.licences), now=now),
         stretches=await books.stretches(connection, ledger),
+        behind=await queries.dunning.behind_of(connection, (ask.tenant_id for ask in asks)),
         now=now,
         ids=ids,
     )
@@ -67,6 +69,7 @@ class _Change:
         ledger: of its tenants.
         prices: of the plans it names.
         stretches: of the subscriptions, which were charged and are over.
+        behind: those of its tenants that are behind with their payments.
         now: from when on something else is charged.
         ids: for new licences.
     """
@@ -74,6 +77,7 @@ class _Change:
     ledger: Ledger
     prices: Prices
     stretches: Mapping[UUID, Sequence[Stretch]]
+    behind: Collection[str]
     now: datetime
     ids: Ids
 
@@ -85,6 +89,8 @@ class _Change:
         for each in ask.licences:
             if why_not := why_no_price(self.prices, each.plan, own.currency.code, each.product):
                 return _refusal(ask, *why_not)
+        if ask.tenant_id in self.behind and not self._has_already(own, ask):
+            return _refusal(ask, *PAST_DUE)
         images = _Images()
         self._end_others(own, ask, images)
         for each in ask.licences:
@@ -93,6 +99,10 @@ class _Change:
         if not images.changed and not images.added:
             return Changed(answer)
         return Changed(answer, LicencesBefore.image(images.changed, images.added))
+
+    def _has_already(self, own: Subscription, ask: contracts.ChangeLicences) -> bool:
+        held = {each.product: each.plan for each in self.ledger.licences_with(own)}
+        return held == {each.product: each.plan for each in ask.licences}
 
     def _end_others(self, own: Subscription, ask: contracts.ChangeLicences, images: _Images) -> None:
         wanted = {each.product for each in ask.licences}

@@ -3,6 +3,7 @@
 from collections.abc import Container, Mapping
 
 NO_ACCOUNT = "unknown_account", "The tenant has no account that can be charged."
+PAST_DUE = "past_due", "The tenant is behind with its payments; what it is charged for stays until it has paid."
 
 
 def why_no_price(

@@ -19,11 +19,12 @@ def usage_requested(tenant_id: str, wanted: Sequence[Period], *, now: datetime) 
 
 
 async def keep_reports(connection: Connection, facts: Sequence[UsageReported]) -> Sequence[Fact]:
-    """Keep what is newer than what is known, and have the accounts looked at; who has none leaves nothing."""
+    """Keep what is newer than what is known, and have accounts and limits looked at; who has none leaves nothing."""
     tenant_ids = sorted({fact.tenant_id for fact in facts})
     await queries.subscriptions.lock(connection, tenant_ids)  # so that a purge that is under way is waited for
     if kept := await queries.usage.keep(connection, _newest(facts)):
         await queries.invoicing.look_again(connection, kept)
+        await queries.spending.look_again(connection, kept)
     return []
 
 

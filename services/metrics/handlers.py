@@ -172,6 +172,16 @@ async def meter_mail(
     return await quotas.review(connection, kept, now=clock.now())
 
 
+async def block_tenants(connection: Connection, facts: Sequence[billing.SpendingBlockChanged]) -> Sequence[Fact]:
+    """Refuse the usage of tenants that have spent what they may, or take it again; who is not tracked stays so."""
+    newest = {fact.tenant_id: fact for fact in sorted(facts, key=lambda fact: fact.edition)}
+    tracked = await queries.tenants.lock(connection, newest)
+    await queries.tenants.block(
+        connection, {tenant_id: (newest[tenant_id].is_blocked, newest[tenant_id].edition) for tenant_id in tracked}
+    )
+    return []
+
+
 async def record_decisions(connection: Connection, events: Sequence[Event], *, clock: Clock) -> Sequence[Outgoing]:
     """Append decisions to the audit trail.
 
@@ -198,6 +208,7 @@ SUBSCRIPTIONS: Subscriptions = {
     contracts.PurgeMetrics: do(purge_metrics),
     provisioning.MailReported: hear(meter_mail),
     billing.UsageRequested: hear(report_usage),
+    billing.SpendingBlockChanged: hear(block_tenants),
     **{owner.DecisionRecorded: follow(record_decisions) for owner in _DECIDERS},
     **dict.fromkeys((*business.SUBSCRIPTIONS, *facts.STATES), follow(follow_facts)),
     **replica.SUBSCRIPTIONS,

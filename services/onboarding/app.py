@@ -9,11 +9,12 @@ from prometheus_client import CollectorRegistry
 from services.onboarding.api import PATHS, Desk, Entrance, routes
 from services.onboarding.catalog import Catalog
 from services.onboarding.engine import Engine
-from services.onboarding.expiration import Expirations, Terms
+from services.onboarding.expiration import Terms
 from services.onboarding.handlers import SUBSCRIPTIONS
 from services.onboarding.intake import Intake
 from services.onboarding.operators import Operators
 from services.onboarding.pressure import Pressure
+from services.onboarding.reviews import Reviews
 from services.onboarding.settings import OnboardingSettings
 from services.onboarding.streams import Streams
 from services.onboarding.timers import Timers
@@ -64,7 +65,7 @@ async def build(settings: OnboardingSettings, ports: Ports) -> AsyncIterator[Ser
                 pressure.run,
                 watch.run,
                 Timers(kernel, engine, watch).run,
-                Expirations(kernel, intake, terms).run,
+                Reviews(kernel, intake, terms).run,
             ],
             shutdown_seconds=settings.shutdown_seconds,
             is_closed=Entrance(pressure).is_closed,

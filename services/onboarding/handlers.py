@@ -1,8 +1,8 @@
 """What onboarding does with what the other services tell.
 
 It asks whatever a step of a lifecycle asks, and hears whatever answers that; `services.onboarding.lifecycles` says
-what that is. Of a step that takes long it hears how far it is. What becomes of tenants' mails and quotas it says on to
-everybody outside.
+what that is. Of a step that takes long it hears how far it is; of billing, who is behind with payments. What becomes of
+tenants' mails and quotas it says on to everybody outside.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from services.onboarding.lifecycles import DEFINITIONS
 from services.onboarding.saga import Input, Progressed, Refused, Succeeded, Undone
 from shared.access import replica
 from shared.clock import Clock
-from shared.contracts import CATALOGUE, metrics, onboarding, provisioning, tenant
+from shared.contracts import CATALOGUE, billing, metrics, onboarding, provisioning, tenant
 from shared.contracts.base import Ask, Fact, Message, Refusal
 from shared.ids import Ids
 from shared.messaging.barrier import key_of
@@ -45,6 +45,14 @@ def _input(fact: Fact, step: str, ask_id: UUID | None) -> Input:
     if isinstance(fact, Refusal):
         return Refused(step, ask_id, fact.code, fact.detail, fact.retryable)
     return Succeeded(step, ask_id, fact.model_dump(mode="json"))
+
+
+async def keep_overdue(connection: Connection, facts: Sequence[billing.OverdueChanged]) -> Sequence[Fact]:
+    """Note how far customers are behind with their payments; what follows from that their next review orders."""
+    await queries.keep_overdue(
+        connection, [fact.model_dump(include={"tenant_id", "overdue", "edition"}) for fact in facts]
+    )
+    return []
 
 
 async def keep_catalog(connection: Connection, facts: Sequence[tenant.CatalogPublished]) -> Sequence[Fact]:
@@ -103,6 +111,7 @@ def _answers() -> list[type[Fact]]:
 
 SUBSCRIPTIONS: Subscriptions = {
     tenant.CatalogPublished: hear(keep_catalog),
+    billing.OverdueChanged: hear(keep_overdue),
     **{fact: follow(continue_workflows) for fact in _answers()},
     provisioning.StepProgressed: follow(continue_workflows),
     **{fact: follow(relay) for fact in _RELAYED},

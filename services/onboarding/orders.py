@@ -80,7 +80,7 @@ class Placed:
 
 Refusals = dict[Order, Problem]
 
-_STATE = ("name_key", "customer_name", "tier", "products", "expiration", "suspended_for")
+_STATE = ("name_key", "customer_name", "tier", "products", "expiration", "suspended_for", "overdue")
 """What of an account says whether an order can be carried out, and how."""
 
 

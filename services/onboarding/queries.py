@@ -97,7 +97,12 @@ async def free_names(connection: Connection, workflow_ids: Sequence[UUID]) -> No
 async def accounts(connection: Connection, *, tenant_ids: Sequence[str], name_keys: Sequence[str]) -> Rows:
     """Return the customers that are one of these tenants or have one of these names."""
     return await connection.fetch(
-        "SELECT * FROM account WHERE tenant_id = ANY($1::text[]) OR name_key = ANY($2::text[])", tenant_ids, name_keys
+        """
+        SELECT account.*, customer.overdue FROM account JOIN customer USING (name_key)
+        WHERE account.tenant_id = ANY($1::text[]) OR name_key = ANY($2::text[])
+        """,
+        tenant_ids,
+        name_keys,
     )
 
 
@@ -121,6 +126,33 @@ async def change_accounts(connection: Connection, changes: Sequence[Mapping[str,
         WHERE customer.tenant_id = new.tenant_id
         """,
         changes,
+    )
+
+
+async def keep_overdue(connection: Connection, told: Sequence[Mapping[str, Any]]) -> None:
+    """Store how far customers are behind with their payments, unless something newer is known; each is reviewed next.
+
+    What is told has ``tenant_id``, ``overdue`` and ``edition``.
+    """
+    await connection.execute(
+        """
+        WITH newest AS (
+            SELECT DISTINCT ON (tenant_id) tenant_id, overdue, edition
+            FROM jsonb_to_recordset($1) AS told (tenant_id text, overdue text, edition integer)
+            ORDER BY tenant_id, edition DESC
+        ), found AS (
+            SELECT customer.name_key
+            FROM customer JOIN newest USING (tenant_id)
+            JOIN workflow ON workflow.id = customer.workflow_id AND workflow.kind = 'onboard'  -- none that renames it
+            ORDER BY name_key FOR NO KEY UPDATE OF customer  -- batches wait for each other in one order
+        )
+        UPDATE customer
+        SET overdue = newest.overdue, overdue_edition = newest.edition, review_at = '-infinity'
+        FROM newest, found
+        WHERE customer.tenant_id = newest.tenant_id AND customer.name_key = found.name_key
+          AND customer.overdue_edition < newest.edition
+        """,
+        told,
     )
 
 
@@ -160,23 +192,27 @@ async def erase_requests(connection: Connection, tenant_ids: Sequence[str]) -> N
 
 
 async def lock_accounts_to_review(connection: Connection, *, now: datetime, limit: int) -> Rows:
-    """Lock customers whose contract's end has to be looked at, leaving out those that another replica looks at.
+    """Lock customers that have to be looked at, leaving out those that another replica looks at.
 
     ``is_busy`` tells whether a workflow is at work on the tenant.
     """
+    due = await connection.fetch(
+        "SELECT name_key FROM customer WHERE review_at <= $1 ORDER BY review_at LIMIT $2 FOR UPDATE SKIP LOCKED",
+        now,
+        limit,
+    )
+    if not due:
+        return []
+    # What is read by the statement that locks may be older than what is locked.
     return await connection.fetch(
         """
-        WITH due AS (
-            SELECT name_key FROM customer WHERE review_at <= $1 ORDER BY review_at LIMIT $2 FOR UPDATE SKIP LOCKED
-        )
-        SELECT account.*, EXISTS (
+        SELECT account.*, customer.overdue, EXISTS (
             SELECT FROM workflow WHERE workflow.tenant_id = account.tenant_id
             AND workflow.status IN ('running', 'compensating', 'needs_attention')
         ) AS is_busy
-        FROM due JOIN account USING (name_key)
+        FROM account JOIN customer USING (name_key) WHERE name_key = ANY($1::text[])
         """,
-        now,
-        limit,
+        [row["name_key"] for row in due],
     )
 
 

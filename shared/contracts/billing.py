@@ -1,6 +1,7 @@
 """All one can ask of the billing service, and all it tells."""
 
 from datetime import datetime
+from typing import Literal
 
 from shared.contracts.base import Ask, Decision, Fact, KeysUsed, Part, Refusal
 
@@ -100,7 +101,7 @@ class PlanChanged(Fact):
 
 
 class PlanChangeRefused(Refusal):
-    """The plan stays; codes ``unknown_account``, ``unknown_plan``, ``unsupported_currency``."""
+    """The plan stays; codes ``unknown_account``, ``unknown_plan``, ``unsupported_currency``, ``past_due``."""
 
     answers = ChangePlan
 
@@ -134,7 +135,7 @@ class LicencesChanged(Fact):
 
 
 class LicencesChangeRefused(Refusal):
-    """The licences stay; codes ``unknown_account``, ``unknown_plan``, ``unsupported_currency``."""
+    """The licences stay; codes ``unknown_account``, ``unknown_plan``, ``unsupported_currency``, ``past_due``."""
 
     answers = ChangeLicences
 
@@ -336,6 +337,123 @@ class InvoiceIssued(Fact):
     currency: str
     total: str
     issued_at: datetime
+
+
+class InvoiceSettled(Fact):
+    """Of an invoice nothing is due any more: it was paid, credited, or both.
+
+    Attributes:
+        invoice_id: of the invoice.
+        number: of it.
+        settled_at: by the clock of billing.
+    """
+
+    invoice_id: str
+    number: str
+    settled_at: datetime
+
+
+class PaymentReceived(Fact):
+    """Money has come in.
+
+    Attributes:
+        payment_id: billing's name for it.
+        invoice_id: what it is for; what was not due of it becomes credit.
+        provider: who took it: ``manual`` or a payment provider.
+        currency: ISO 4217.
+        amount: a decimal in the digits of the currency, above zero.
+        received_at: when it came in.
+    """
+
+    payment_id: str
+    invoice_id: str
+    provider: str
+    currency: str
+    amount: str
+    received_at: datetime
+
+
+class PaymentFailed(Fact):
+    """A payment provider was asked for what is due of an invoice and did not get it.
+
+    Attributes:
+        invoice_id: of the invoice.
+        attempt: how often it was asked, this time included.
+        code: why, in the provider's words; such as ``card_declined``.
+        next_attempt_at: when it is asked again; None for never.
+    """
+
+    invoice_id: str
+    attempt: int
+    code: str
+    next_attempt_at: datetime | None
+
+
+class CreditIssued(Fact):
+    """A tenant owes less, or has more credit, than its invoices say.
+
+    Attributes:
+        credit_id: of the grant, or of the credit note.
+        invoice_id: what a credit note is about; None for a grant.
+        currency: ISO 4217.
+        amount: a decimal in the digits of the currency, above zero.
+    """
+
+    credit_id: str
+    invoice_id: str | None
+    currency: str
+    amount: str
+
+
+Overdue = Literal["clear", "past_due", "suspension", "termination"]
+
+
+class OverdueChanged(Fact):
+    """A tenant is further behind with its payments than before, or not behind any more.
+
+    Attributes:
+        overdue: ``clear``; ``past_due``: it is told, and its plan stays; ``suspension``: it is to be suspended until it
+            has paid; ``termination``: it is to be off-boarded.
+        edition: grows with every change, so that an older one that comes late is known.
+        changed_at: by the clock of billing.
+    """
+
+    overdue: Overdue
+    edition: int
+    changed_at: datetime
+
+
+class SpendingLimitReached(Fact):
+    """What a tenant has spent this month comes near its limit, or has reached it.
+
+    Attributes:
+        currency: ISO 4217.
+        spent: what the invoice at the end of the month would say, with what was invoiced early of it; a decimal in the
+            digits of the currency.
+        limit: likewise.
+        percent: of the limit: 80 or 100.
+        action: what is done at 100: ``alert``, ``invoice_now`` or ``block``.
+        month: as in ``2026-03``, in the tenant's time zone.
+    """
+
+    currency: str
+    spent: str
+    limit: str
+    percent: int
+    action: Literal["alert", "invoice_now", "block"]
+    month: str
+
+
+class SpendingBlockChanged(Fact):
+    """A tenant's usage is to be refused, because it has spent what it may; or is to be taken again.
+
+    Attributes:
+        is_blocked: whether.
+        edition: grows with every change, so that an older one that comes late is known.
+    """
+
+    is_blocked: bool
+    edition: int
 
 
 class RecurringRevenueChanged(Fact):

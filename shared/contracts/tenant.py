@@ -170,7 +170,7 @@ class SuspendTenant(Ask):
     """Suspend an active tenant.
 
     Attributes:
-        reason: as the operator gave it, or ``expired``.
+        reason: as the operator gave it, or ``expired``, or ``unpaid``.
     """
 
     reason: str | None = None
@@ -383,7 +383,7 @@ class BeginOffboarding(Ask):
     """Put a tenant on its way out; it may be active or suspended, or stuck on its way out from an earlier attempt.
 
     Attributes:
-        reason: as the operator gave it, or ``expired``.
+        reason: as the operator gave it, or ``expired``, or ``unpaid``.
     """
 
     reason: str | None = None
@@ -432,7 +432,7 @@ class ArchiveTenant(Ask):
 
     Attributes:
         workflow_id: of the off-boarding.
-        reason: as the operator gave it, or ``expired``.
+        reason: as the operator gave it, or ``expired``, or ``unpaid``.
         deletions: what every other service deleted.
         export_id: provisioning's name for the export of the data, if one was made.
         export_sha256: of the export, hexadecimal.

@@ -248,7 +248,7 @@ class _Stage:
         ]
 
     async def _leave_papers(self, tenant: Tenant, left_by: str) -> None:
-        """Give a tenant copies of what only an off-boarding leaves, and mails as only Amazon tells of them."""
+        """Give a tenant copies of what only an off-boarding leaves, mails as only Amazon tells of them, and a limit."""
         things = tenant.owner.things
         await self.pools["provisioning"].execute(
             """
@@ -279,6 +279,14 @@ class _Stage:
             """,
             left_by, things["invoice"], things["tenant"], things["customer"],
         )  # fmt: skip
+        await self.pools["billing"].execute(
+            "INSERT INTO spending_limit (tenant_id, amount, action) VALUES ($1, 1000, 'alert')", things["tenant"]
+        )
+        await eventually(self._are_invoices_booked, describe="invoices that are booked")
+
+    async def _are_invoices_booked(self) -> bool:
+        last = "SELECT last >= (SELECT max(number) FROM invoice) FROM booking"
+        return bool(await self.pools["billing"].fetchval(last))
 
     async def _done(self, path: str, **body: Any) -> Workflow:
         return await self._completed(await self.system.order(path, **body))

@@ -26,7 +26,7 @@ Verdict = Literal["public", "unsigned", "unauthenticated", "forbidden", "allowed
 SELF_JUDGED = ("/v1/authorize", "/v1/authorize/{path}")
 """Routes that judge a credential themselves, because that is what they are for: of a tenant's members only."""
 
-SIGNED = ("/v1/driver-callbacks/{key}",)
+SIGNED = ("/v1/driver-callbacks/{key}", "/v1/payment-webhooks/stripe")
 """Routes for which no credential counts but a signature of what is sent, which nobody here can make."""
 
 FURTHER_RULES: Mapping[str, str] = {

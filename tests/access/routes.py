@@ -96,6 +96,7 @@ EXAMPLES: Mapping[str, Any] = {
     "environment_id": Own("environment"),
     "export_id": Own("export"),
     "invoice_id": Own("invoice"),
+    "invoiceId": Own("invoice"),
     "actor": Own("user", form="user:{}"),
     "subject": Own("user", form="user:{}"),
     "GET /v1/invoices state": "final",
@@ -177,6 +178,14 @@ EXAMPLES: Mapping[str, Any] = {
     "POST /v1/usage/amendments meter": "mail_sends",
     "POST /v1/usage/amendments time": "2026-03-15T12:00:00Z",
     "POST /v1/usage/amendments quantity": "1",
+    # What is paid, and what is given.
+    **dict.fromkeys((f"POST /v1/{each} currency" for each in ("payments", "credits")), "USD"),
+    **dict.fromkeys((f"POST /v1/{each} amount" for each in ("payments", "credits")), "0.01"),
+    "POST /v1/payments reference": "an example",
+    # What may be spent.
+    "PUT /v1/spending-limits/{tenant_id} amount": "1000",
+    "PUT /v1/spending-limits/{tenant_id} currency": "USD",
+    "PUT /v1/spending-limits/{tenant_id} action": "alert",
     # Where in a list, which part of it, and how.
     **dict.fromkeys(("limit", "cursor", "kind", "status", "state", "action", "from", "to", "service"), LEFT_OUT),
     **dict.fromkeys(("window", "meter", "timeZone", "groupBy", "id", "format"), LEFT_OUT),

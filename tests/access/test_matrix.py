@@ -28,6 +28,7 @@ UNREACHED = {
     "GET /oauth/callback/{tenant_id}": "it needs a cookie of who has set out",
     "PUT /v1/identity-providers/{tenant_id}": "the issuer has to answer",
     "POST /v1/driver-callbacks/{key}": "what it takes is signed",
+    "POST /v1/payment-webhooks/stripe": "what it takes is signed",
 }
 """Routes to which an example is not good enough; why each is tested elsewhere."""
 

@@ -24,9 +24,9 @@ PLAN: dict[str, Any] = {
 }
 
 
-async def tier_is_known(system: System) -> None:
+async def tier_is_known(system: System, tier: str = NAME) -> None:
     imaginary = [{"name": "imaginary", "version": "1.0"}]  # so that nothing is begun
-    body = {"customerName": "Knows the tier", "adminEmails": ["a@tenants.example"], "tier": NAME, "products": imaginary}
+    body = {"customerName": "Knows the tier", "adminEmails": ["a@tenants.example"], "tier": tier, "products": imaginary}
 
     async def is_known() -> bool:
         refused = await system.client.post("/v1/onboardings", json=body)

@@ -244,4 +244,18 @@ DEFECTS = (
         "    return Review(now, warns=True)\n",
         (_TESTS + "test_expiration.py",),
     ),
+    Defect(
+        "who has paid is let in although the contract has ended",
+        "services/onboarding/reviews.py",
+        " and not (is_kept_out and _lets_in(each))]",
+        "]",
+        (_TESTS + "test_overdue.py",),
+    ),
+    Defect(
+        "who pays while the off-boarding is being ordered goes all the same",
+        "services/onboarding/orders.py",
+        '"suspended_for", "overdue")',
+        '"suspended_for")',
+        (_TESTS + "test_overdue.py",),
+    ),
 )

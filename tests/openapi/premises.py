@@ -17,6 +17,7 @@ from shared.access import Role
 from shared.postgres import open_pool
 from shared.testing import eventually
 from tests.access.people import APPLICATION, PASSWORD, PLACE, Reception
+from tests.e2e.test_metered_tenant import tier_is_known
 from tests.system import System, Workflow
 
 ADMINISTRATOR = "the system administrator"
@@ -68,6 +69,8 @@ _GENERAL: Mapping[str, Sequence[str]] = {
 _TIER = {"plan": "free", "quotas": {"seats": 1}, "isolation": "pool"}
 _CHARGE = {"meter": "api_calls", "currency": "JPY", "price": {"model": "per_unit", "unitAmount": "0.05"}}
 _PLAN = {"currency": "USD", "prices": {"USD": "30", "JPY": "4500"}, "charges": [_CHARGE]}
+_MONEY = {"amount": "0.01", "currency": "USD"}
+_PREPAID = "prepaid"
 _SPARE, _RETIRABLE = "spare", "spare-too"
 """What of the catalogs may be changed, and what may be retired: plans, tiers and products of these names."""
 
@@ -78,6 +81,7 @@ _ACCOUNT = {
     "adminEmails": ["ada@people.example"],
 }
 _MAIL_SECONDS = 60.0
+_BOOKED_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -138,12 +142,14 @@ class _Furnishing:
     async def premises(self) -> Premises:
         """Return what there is at the end."""
         await self._make_tenants()
+        await self._make_debtor()
         await self._publish_spares()
         await self._make_keys()
         token, *own = await self._operator()
         visitor, invited = await self._visitor(), await self._invited()
         await self._make_members()
         await self._make_providers()
+        await self._limit_spending()
         credentials = {who: self._keys[who] for who in (TENANT_ADMINISTRATOR, TENANT_USER)} | {PERSON: token}
         await self._known(credentials)
         return Premises(
@@ -182,6 +188,9 @@ class _Furnishing:
             "POST /v1/tiers": _TIER | {"name": "new", "rank": 1000},
             "POST /v1/plans": _PLAN | {"name": "new", "rank": 1000},
             "POST /v1/plans/{name}/versions": {"prices": {"USD": "60", "JPY": "9000"}, "charges": [_CHARGE]},
+            "POST /v1/payments": {"invoiceId": self._names["invoice"][0], "reference": "a test", **_MONEY},
+            "PUT /v1/spending-limits/{tenant_id}": {"action": "alert", **_MONEY},
+            "POST /v1/credits": {"tenantId": self._names["kept"][0], "reason": "a test", **_MONEY},
             "POST /v1/products": {"name": "new", "description": "Something new."},
             "POST /v1/products/{name}/versions": {"version": "3.0"},
         }
@@ -201,6 +210,26 @@ class _Furnishing:
         await self._completed("/v1/suspensions", tenantId=suspended)
         waiting = [*self._names["waiting"], *self._names["waiting too"]]
         self._names["cancellable"] = [await self._waiting(tenant_id) for tenant_id in waiting]
+
+    async def _make_debtor(self) -> None:
+        """Have a tenant that owes something: one that pays in advance."""
+        await self._publish(_PREPAID, rank=99, paysIn="advance")
+        debtor = await self._system.onboard("debtor", tier=_PREPAID, products=NOTES)
+        tenant_id = (await self._ended(debtor))["tenantId"]
+
+        async def owes() -> bool:
+            found = await self._system.items("/v1/invoices", tenantId=tenant_id)
+            self._names["invoice"] = [each["invoiceId"] for each in found if each["amountDue"] not in (None, "0.00")]
+            return bool(self._names["invoice"])
+
+        await eventually(owes, within=_BOOKED_SECONDS, describe="an invoice that is booked")
+
+    async def _publish(self, name: str, *, rank: int, **terms: Any) -> None:
+        """Publish a plan, and a tier for it that is known at the door."""
+        for path, body in (("/v1/plans", _PLAN | terms), ("/v1/tiers", _TIER | {"plan": name})):
+            answer = await self._system.client.post(path, json=body | {"name": name, "rank": rank})
+            assert answer.status_code == httpx2.codes.CREATED, answer.text
+        await tier_is_known(self._system, name)
 
     async def _publish_spares(self) -> None:
         """Have something in the catalog that no tenant has."""
@@ -236,6 +265,13 @@ class _Furnishing:
         for name in ("kept", "spare", "changing"):
             answer = await self._system.client.put(f"/v1/identity-providers/{self._names[name][0]}", json=body)
             assert answer.status_code == httpx2.codes.OK, answer.text
+
+    async def _limit_spending(self) -> None:
+        """Let tenants have a limit: one that stays, and one that may be taken away."""
+        for name in ("kept", "spare"):
+            path = f"/v1/spending-limits/{self._names[name][0]}"
+            answer = await self._system.client.put(path, json={"action": "alert", **_MONEY})
+            assert answer.status_code == httpx2.codes.CREATED, answer.text
 
     async def _waiting(self, tenant_id: str) -> str:
         """Return a workflow that does nothing for a month, so that it can be cancelled or told to go on."""
@@ -328,7 +364,8 @@ class _Furnishing:
             "path.session_id": await self._values("/v1/sessions", "sessionId"),
             "path.environment_id": await self._values("/v1/environments", "environmentId"),
             "path.export_id": await self._values("/v1/exports", "exportId"),
-            "path.invoice_id": await self._values("/v1/invoices", "invoiceId"),
+            **dict.fromkeys(("path.invoice_id", "body.invoiceId"), names["invoice"]),
+            **{f"POST /v1/{each} body.currency": ["USD"] for each in ("payments", "credits")},
             "path.name": ["standard", "notes"],
             **_GENERAL,
             **self._words_of_operations(),
@@ -338,7 +375,7 @@ class _Furnishing:
     def _words_of_operations(self) -> Mapping[str, Sequence[str]]:
         """Return what stands for something else where it is put to an end, or changed."""
         names = self._names
-        membership = "/v1/users/{user_id}/memberships/{tenant_id}"
+        membership, limit = "/v1/users/{user_id}/memberships/{tenant_id}", "/v1/spending-limits/{tenant_id}"
         tier, product = "/v1/tiers/{name}", "/v1/products/{name}"
         retirable = (tier, product, f"{product}/versions/{{version}}")
         return {
@@ -355,6 +392,8 @@ class _Furnishing:
             "DELETE /v1/identity-providers/{tenant_id} path.tenant_id": names["spare"],
             "GET /v1/identity-providers/{tenant_id} path.tenant_id": names["kept"],
             "PUT /v1/identity-providers/{tenant_id}/domains path.tenant_id": names["kept"],
+            **{f"{method} {limit} path.tenant_id": names["kept"] for method in ("GET", "PUT")},
+            f"DELETE {limit} path.tenant_id": names["spare"],
             "PATCH /v1/users/{user_id} path.user_id": ["me", *names["member"][:1]],
             **{f"{method} {membership} path.user_id": names["member"] for method in ("PUT", "DELETE")},
             **{f"{method} {membership} path.tenant_id": names["spare"] for method in ("PUT", "DELETE")},

@@ -21,6 +21,7 @@ UNREACHED = frozenset(
         *(f"POST /v1/workflows/{{workflow_id}}/{action}" for action in ("retry", "skip", "abandon")),
         "GET /oauth/callback/{tenant_id}",
         "POST /v1/driver-callbacks/{key}",
+        "POST /v1/payment-webhooks/stripe",
         "POST /v1/mail-resumptions",
     }
 )

@@ -34,12 +34,13 @@ class Poll:
 
     Attributes:
         begins: how its text begins, white space aside.
-        soonest: asks when it will find something; ``now`` is the place of the time among the statement's parameters.
+        soonest: asks when it will find something; null for never.
+        now: the place of the time among the parameters; None where it finds something at any time, or never.
     """
 
     begins: str
     soonest: str
-    now: int
+    now: int | None
 
 
 OUTBOX = Poll("UPDATE outbox SET due_at = $1 WHERE id IN", "SELECT min(due_at) FROM outbox", 1)
@@ -70,7 +71,34 @@ UNTOLD_JOBS = Poll(
 DUE_INVOICES = Poll(
     "SELECT tenant_id FROM account WHERE look_at <=", "SELECT greatest(min(look_at), '2000-01-01') FROM account", 0
 )
-POLLS = (OUTBOX, TIMERS, REVIEWS, LEFT_ACCOUNTS, DUE_POOLS, DUE_JOBS, UNTOLD_JOBS, DUE_INVOICES)
+DUE_LIMITS = Poll(
+    "SELECT tenant_id FROM spending_limit WHERE look_at <=",
+    "SELECT greatest(min(look_at), '2000-01-01') FROM spending_limit",
+    0,
+)
+UNBOOKED = Poll(
+    "SELECT EXISTS (SELECT FROM invoice WHERE number >",
+    "SELECT min(issued_at) FROM invoice WHERE number > (SELECT last FROM booking)",
+    None,
+)
+BEHIND = Poll(
+    "SELECT tenant_id FROM debtor WHERE overdue <>",
+    "SELECT min(overdue_since) FROM debtor WHERE overdue <> 'clear'",
+    None,
+)
+POLLS = (
+    OUTBOX,
+    TIMERS,
+    REVIEWS,
+    LEFT_ACCOUNTS,
+    DUE_POOLS,
+    DUE_JOBS,
+    UNTOLD_JOBS,
+    DUE_INVOICES,
+    DUE_LIMITS,
+    UNBOOKED,
+    BEHIND,
+)
 """Asked several times in a second of virtual time. Between two changes of a database their answer depends on the time
 
 alone, so they are really asked only when they may find something.
@@ -450,7 +478,7 @@ class Lease:
             changes = database.changes
             soonest = await self._gate.wait(self, lambda: self._perform("fetchval", poll.soonest, ()))
             known = database.soonest[poll.begins] = (changes, soonest)
-        is_due = known[1] is not None and known[1] <= args[poll.now]
+        is_due = known[1] is not None and (poll.now is None or known[1] <= args[poll.now])
         database.polls_saved += not is_due
         return is_due
 

@@ -50,6 +50,11 @@ class Invoice(Resource):
     total: Decimal = Field(description="The sum of the lines.")
     drafted_at: datetime
     issued_at: datetime | None = Field(description="When it became final.")
+    amount_due: Decimal | None = Field(
+        description="What is still to be paid; null for a draft, and where nothing was ever to be paid or nobody kept "
+        "account of it."
+    )
+    settled_at: datetime | None = Field(description="Since when nothing is due; null where `amountDue` is not 0.")
 
     @classmethod
     def of(cls, row: asyncpg.Record) -> Self:
@@ -67,6 +72,8 @@ class Invoice(Resource):
             total=row["total"],
             drafted_at=row["drafted_at"],
             issued_at=row["issued_at"],
+            amount_due=row["due"],
+            settled_at=row["settled_at"],
         )
 
 
@@ -97,7 +104,8 @@ def routes(pool: Pool, printer: Printer) -> APIRouter:
     ) -> Invoice | Response:
         """Return one invoice: as JSON, as a page or as a PDF.
 
-        The same invoice is the same byte for byte, whenever it is asked for; a draft may change until it is issued.
+        A page or PDF of the same invoice is the same byte for byte, whenever it is asked for; a draft may change until
+        it is issued. JSON also says what is due of it.
         """
         found: Invoice | Response | None
         if form == "json":

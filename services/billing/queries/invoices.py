@@ -15,6 +15,7 @@ _INVOICE = """
     SELECT invoice.invoice_id, invoice.tenant_id, invoice.customer_name, invoice.currency, invoice.state,
            invoice.number, invoice.kind, invoice.closes_at, round(invoice.total, currency.digits) AS total,
            invoice.drafted_at, invoice.issued_at,
+           round(receivable.due, currency.digits) AS due, receivable.settled_at,
            (SELECT coalesce(jsonb_agg(jsonb_build_object('description', line.description,
                                                          'quantity', line.quantity::text,
                                                          'unit', line.unit,
@@ -23,7 +24,7 @@ _INVOICE = """
                                                          'amount', round(line.amount, currency.digits)::text)
                                       ORDER BY line.position), '[]')
             FROM invoice_line AS line WHERE line.invoice_id = invoice.invoice_id) AS lines
-    FROM invoice JOIN currency ON currency.code = invoice.currency
+    FROM invoice JOIN currency ON currency.code = invoice.currency LEFT JOIN receivable USING (invoice_id)
 """
 
 

@@ -27,6 +27,8 @@ The rule, complete:
    sums up to what is owed for it: an invoice lists what was not billed yet and corrects what was billed otherwise. What
    is not owed any more is taken back. An item of 0.00 is listed once, with the first line that is not.
 10. So many months are looked at as late usage can come from. What is older stays as it was billed.
+11. An early invoice says what the usage of a month that is not over comes to so far, by the keys of rule 9; so the
+    month's own invoice corrects it. Invoices that close before the end of the month do not look at it.
 
 Stretches of one product do not overlap, so no moment is charged twice in one product: never is a day charged on which
 the tenant was not active, nor are more days charged than it was active on.
@@ -35,7 +37,23 @@ the tenant was not active, nor are more days charged than it was active on.
 from services.billing.statement.account import Account, Usage
 from services.billing.statement.closing import next_close, window_start
 from services.billing.statement.items import Billed, Item
-from services.billing.statement.reconciling import lines
+from services.billing.statement.periods import Month, month_of
+from services.billing.statement.reconciling import lines, without_early
 from services.billing.statement.targets import months_wanted, targets
+from services.billing.statement.usage_fees import is_usage
 
-__all__ = ["Account", "Billed", "Item", "Usage", "lines", "months_wanted", "next_close", "targets", "window_start"]
+__all__ = [
+    "Account",
+    "Billed",
+    "Item",
+    "Month",
+    "Usage",
+    "is_usage",
+    "lines",
+    "month_of",
+    "months_wanted",
+    "next_close",
+    "targets",
+    "window_start",
+    "without_early",
+]

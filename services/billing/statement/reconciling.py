@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from decimal import Decimal
 
 from services.billing.money import EXACT, plain
 from services.billing.numbers import invoice_number
 from services.billing.statement.items import Billed, Item
+from services.billing.statement.usage_fees import is_usage
 
 
 def lines(targets: Sequence[Item], billed: Mapping[str, Billed]) -> Sequence[Item]:
@@ -20,6 +22,11 @@ def lines(targets: Sequence[Item], billed: Mapping[str, Billed]) -> Sequence[Ite
     owed = {target.key for target in targets}
     gone = ((key, each) for key, each in billed.items() if key not in owed)
     return [*_owed(targets, billed), *_taken_back(sorted(gone, key=lambda line: (line[1].since, line[0])))]
+
+
+def without_early(billed: Mapping[str, Billed], *, closes_at: datetime) -> Mapping[str, Billed]:
+    """Leave out what was billed of the usage of months that are not over at a time: their own invoices look at it."""
+    return {key: each for key, each in billed.items() if not (is_usage(key) and each.until > closes_at)}
 
 
 def _owed(targets: Sequence[Item], billed: Mapping[str, Billed]) -> Iterator[Item]:

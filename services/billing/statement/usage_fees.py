@@ -15,6 +15,7 @@ from services.billing.statement.runs import Run
 from services.billing.terms import Charge
 
 _NOTHING = Decimal()
+_KEY = "usage:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +52,18 @@ def usage_fees(product: str, month: Month, parts: Sequence[Run], account: Accoun
         said = f"{what(terms.plan, product)}, {charge.meter} in {month.name}{included}"
         for number, line in enumerate(price(charge.model, beyond, account.currency, minimum=minimum).lines, start=1):
             yield Item(
-                key=f"usage:{product}:{terms.plan}:{charge.meter}:{month.name}:{number}",
+                key=f"{_KEY}{product}:{terms.plan}:{charge.meter}:{month.name}:{number}",
                 description=f"{said}: {line.description}",
                 quantity=line.quantity,
                 amount=line.amount,
                 since=month.since,
                 until=used.until,
             )
+
+
+def is_usage(key: str) -> bool:
+    """Tell whether an item of this key is what usage costs."""
+    return key.startswith(_KEY)
 
 
 def _minimum(charge: Charge, month: Month, parts: Sequence[Run], account: Account) -> Decimal | None:

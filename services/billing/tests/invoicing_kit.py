@@ -129,8 +129,12 @@ class House:
 
     def replica(self, *, grace: timedelta = GRACE) -> Invoicing:
         """Return another loop on the same database."""
+        return Invoicing(self.kernel(), grace=grace)
+
+    def kernel(self) -> Kernel:
+        """Return what loops on the database work with."""
         bus = MemoryBus(self.broker, "billing")
-        kernel = Kernel(
+        return Kernel(
             service="billing",
             settings=BillingSettings(database_url="postgresql://x", amqp_url="amqp://127.0.0.1/", admin_key="k" * 24),
             pool=self.pool,
@@ -139,7 +143,6 @@ class House:
             subscriptions=handlers.SUBSCRIPTIONS,
             dependencies={"clock": self.clock, "ids": self.ids},
         )
-        return Invoicing(kernel, grace=grace)
 
     async def at(self, moment: datetime) -> None:
         """Let everything happen that is due until a moment, each thing at its time."""

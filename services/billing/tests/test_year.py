@@ -46,11 +46,27 @@ async def gaps(pool: Pool) -> list[int]:
     """Return the numbers that no invoice has."""
     rows = await pool.fetch(
         """
-        SELECT number FROM generate_series(1, (SELECT last FROM invoice_series)) AS number
+        SELECT number FROM generate_series(1, (SELECT last FROM invoice_series WHERE name = 'invoice')) AS number
         WHERE number NOT IN (SELECT number FROM invoice WHERE number IS NOT NULL)
         """
     )
     return [row["number"] for row in rows]
+
+
+async def books(pool: Pool) -> list[tuple[str, Any, Any]]:
+    """Return of whom what was invoiced is not what was paid and is still due, less the credit that is left."""
+    rows = await pool.fetch(
+        """
+        SELECT tenant_id, invoiced.total,
+               coalesce(paid.amount, 0) + coalesce(owed.due, 0) - coalesce(left_over.credit, 0)
+        FROM (SELECT tenant_id, sum(total) AS total FROM invoice WHERE state = 'final' GROUP BY tenant_id) AS invoiced
+        LEFT JOIN (SELECT tenant_id, sum(amount) AS amount FROM payment GROUP BY tenant_id) AS paid USING (tenant_id)
+        LEFT JOIN (SELECT tenant_id, sum(due) AS due FROM receivable GROUP BY tenant_id) AS owed USING (tenant_id)
+        LEFT JOIN (SELECT tenant_id, sum(credit) AS credit FROM balance GROUP BY tenant_id) AS left_over
+            USING (tenant_id)
+        """
+    )
+    return [tuple(row) for row in rows if row[1] != row[2]]
 
 
 def over(tenant: Tenant) -> Account:
@@ -72,11 +88,17 @@ async def test_all_invoices_of_a_year_say_what_is_owed_and_come_out_the_same_aga
             await year.run()
             contents.append(await content(pool))
             billed, days, missing = await totals(pool), await billed_days(pool), await gaps(pool)
+            wrong = await books(pool)
+            taken = await pool.fetchval("SELECT sum(amount) FROM payment WHERE provider = 'purses'")
         finally:
             await pool.close()
 
     assert contents[0] == contents[1]
     assert missing == []
+    assert wrong == []
+    assert taken == sum(each.amount for each in year.payers.provider.paid.values())
+    assert year.refused, year.payers.told
+    assert {"failed", "past_due", "suspension", "termination", "clear"} <= year.payers.told.keys()
     expected = {each.tenant_id: owed(each.account, each.usage(), closes_at=each.closes_at) for each in year.tenants}
     assert {tenant_id: total for tenant_id, total in expected.items() if total != billed.get(tenant_id, 0)} == {}
     for tenant in year.tenants:

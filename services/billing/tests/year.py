@@ -19,13 +19,15 @@ from services.billing.stretch import Stretch
 from services.billing.terms import Charge, Terms
 from services.billing.tests.invoicing_kit import House
 from services.billing.tests.oracle import Used
-from shared.contracts.base import Ask, Message
+from services.billing.tests.payers import Payers
+from shared.contracts.base import Ask, Message, Refusal
 from shared.contracts.billing import (
     AccountClosed,
     ChangeLicences,
     ChangePlan,
     CloseAccount,
     Licence,
+    Overdue,
     PauseBilling,
     PurgeAccount,
     RestorePlan,
@@ -155,6 +157,7 @@ class Tenant:
         since: when what runs began, by product.
         stretches: those that are over.
         to_undo: what was done of a kind and is to be undone next.
+        is_unpaid: whether it is paused because it has not paid.
     """
 
     tenant_id: str
@@ -167,6 +170,7 @@ class Tenant:
     state: str = "none"
     closed_at: datetime | None = None
     to_undo: tuple[type[Ask], Changed] | None = None
+    is_unpaid: bool = False
 
     def stop(self, product: str, now: datetime) -> None:
         """Let what runs of a product be over."""
@@ -232,12 +236,18 @@ class Year:
     Args:
         count: how many tenants.
         seed: of everything that happens.
+
+    Attributes:
+        payers: who pay for it, or do not.
+        refused: how often a plan stayed because something was past due.
     """
 
     def __init__(self, pool: Pool, *, count: int, seed: int) -> None:
         self._chance = random.Random(seed)
         self._pool = pool
         self._house = House(pool, start=OPENS)
+        self.payers = Payers(self._house, seed=seed)
+        self.refused = 0
         self.tenants = [self._tenant(f"t{number:04}") for number in range(count)]
         self._by_id = {each.tenant_id: each for each in self.tenants}
 
@@ -310,7 +320,7 @@ class Year:
         if tenant.state == "closed":
             tenant.next_slot = _SLOTS
             return PurgeAccount(tenant_id=tenant_id)
-        if tenant.state == "paused" and chance.random() < 0.6:
+        if tenant.state == "paused" and not tenant.is_unpaid and chance.random() < 0.6:
             return ResumeBilling(tenant_id=tenant_id)
         what = chance.random()
         if what < 0.4:
@@ -332,7 +342,7 @@ class Year:
         for each in tenants:
             each.to_undo = None
 
-    async def _do(self, kind: type[Ask], asks: Sequence[Ask], now: datetime) -> None:
+    async def _do(self, kind: type[Ask], asks: Sequence[Ask], now: datetime, *, undone: float = _UNDONE) -> None:
         done = await self._house._handle(kind, asks)
         if kind is CloseAccount:
             await self._tell([told for each in done if isinstance(each, Changed) for told in each.tells])
@@ -340,16 +350,31 @@ class Year:
             assert all(isinstance(each, Changed) and isinstance(each.answer, AccountClosed) for each in done)
         for asked, answered in zip(asks, done, strict=True):
             tenant = self._by_id[asked.tenant_id]
+            if isinstance(answered, Changed) and isinstance(answered.answer, Refusal):
+                assert answered.answer.code == "past_due"
+                self.refused += 1
+                continue
             undo = _UNDO.get(kind)
-            if undo and isinstance(answered, Changed) and answered.before and self._chance.random() < _UNDONE:
+            if undo and isinstance(answered, Changed) and answered.before and self._chance.random() < undone:
                 tenant.to_undo = undo, answered
             else:
                 _follow(tenant, asked, now)
 
     async def _settle(self) -> None:
-        """Make the invoices that are due, and have metrics answer what it is asked."""
-        while await self._house.invoicing.round() or await self._report():
+        """Make the invoices that are due, have metrics answer what it is asked, and see who pays."""
+        while await self._house.invoicing.round() or await self.payers.round() or await self._report():
             pass
+        await self._follow_up(self._house.clock.now())
+
+    async def _follow_up(self, now: datetime) -> None:
+        """Do to tenants what onboarding does to those that do not pay, and to those that have paid then."""
+        overdue = self.payers.overdue
+        free = [each for each in self.tenants if each.to_undo is None and each.tenant_id in overdue]
+        for tenant in free:
+            asked = _due(tenant, overdue[tenant.tenant_id])
+            if asked is not None:
+                await self._do(type(asked), [asked], now, undone=0)
+                tenant.is_unpaid = isinstance(asked, PauseBilling)
 
     async def _report(self) -> bool:
         rows = await self._pool.fetch("DELETE FROM outbox RETURNING id, event")
@@ -359,11 +384,26 @@ class Year:
 
     async def _tell(self, messages: Iterable[Message]) -> bool:
         """Have metrics say what was used by whom it is asked of; return whether it was asked."""
-        requests = [each for each in messages if isinstance(each, UsageRequested)]
+        said = list(messages)
+        self.payers.hear(said)
+        requests = [each for each in said if isinstance(each, UsageRequested)]
         for each in requests:
             self._house.metrics.used = [(each.tenant_id, *one) for one in self._by_id[each.tenant_id].used]
             await self._house.report(each)
         return bool(requests)
+
+
+def _due(tenant: Tenant, overdue: Overdue) -> Ask | None:
+    """Return what is to be done to a tenant that is so far behind."""
+    if overdue == "termination" and tenant.state in {"active", "paused"}:
+        return CloseAccount(tenant_id=tenant.tenant_id)
+    if overdue == "past_due" and tenant.state == "active":  # who hears that would like something cheaper, in vain
+        return ChangePlan(tenant_id=tenant.tenant_id, plan="solo" if tenant.taken[""].plan != "solo" else "team")
+    if overdue == "suspension" and tenant.state == "active":
+        return PauseBilling(tenant_id=tenant.tenant_id)
+    if overdue in {"clear", "past_due"} and tenant.state == "paused" and tenant.is_unpaid:
+        return ResumeBilling(tenant_id=tenant.tenant_id)
+    return None
 
 
 def _follow(tenant: Tenant, asked: Ask, now: datetime) -> None:

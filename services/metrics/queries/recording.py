@@ -41,16 +41,20 @@ async def meters(connection: Connection) -> list[asyncpg.Record]:
     )
 
 
-async def time_zones(connection: Connection, tenant_ids: Collection[str]) -> dict[str, str]:
-    """Return the time zones of those of these tenants that are tracked, and keep them so until the transaction ends."""
+async def tracked(connection: Connection, tenant_ids: Collection[str]) -> dict[str, tuple[str, bool]]:
+    """Return those of these tenants that are tracked, and keep them so until the transaction ends.
+
+    Returns:
+        By tenant, its time zone, and whether it is blocked: it has spent what it may.
+    """
     rows = await connection.fetch(
         """
-        SELECT tenant_id, time_zone FROM tracked_tenant WHERE tenant_id = ANY ($1::text[])
+        SELECT tenant_id, time_zone, is_blocked FROM tracked_tenant WHERE tenant_id = ANY ($1::text[])
         ORDER BY tenant_id FOR SHARE
         """,
         tenant_ids,
     )
-    return dict(map(tuple, rows))
+    return {row["tenant_id"]: (row["time_zone"], row["is_blocked"]) for row in rows}
 
 
 async def admit(connection: Connection, events: Mapping[Key, Event], *, now: datetime) -> set[Key]:
@@ -71,8 +75,8 @@ async def admit(connection: Connection, events: Mapping[Key, Event], *, now: dat
     return set(map(tuple, rows))
 
 
-async def digests(connection: Connection, keys: Collection[Key]) -> dict[Key, bytes]:
-    """Return what these events said that were let in.
+async def digests(connection: Connection, keys: Collection[Key]) -> dict[Key, bytes | None]:
+    """Return what these events said that were let in; None of one that was not.
 
     One by one: to join so many the server would rather read the whole table.
     """

@@ -43,6 +43,24 @@ async def time_zone(connection: Connection, tenant_id: str) -> str | None:
     return zone
 
 
+async def block(connection: Connection, told: Mapping[str, tuple[bool, int]]) -> None:
+    """Keep whether tenants, which are locked, have spent what they may; an older edition changes nothing.
+
+    Args:
+        told: by tenant, whether, and the edition of that.
+    """
+    await connection.execute(
+        """
+        UPDATE tracked_tenant SET is_blocked = told.is_blocked, spending_edition = told.edition
+        FROM unnest($1::text[], $2::boolean[], $3::integer[]) AS told (tenant_id, is_blocked, edition)
+        WHERE tracked_tenant.tenant_id = told.tenant_id AND tracked_tenant.spending_edition < told.edition
+        """,
+        list(told),
+        [is_blocked for is_blocked, _ in told.values()],
+        [edition for _, edition in told.values()],
+    )
+
+
 async def delete(connection: Connection, tenant_ids: Sequence[str]) -> Counter[str]:
     """Accept no more usage of these tenants, whose quotas are gone already; return which of them were tracked."""
     rows = await connection.fetch(

@@ -40,6 +40,7 @@ ACCEPTED, DUPLICATE, CONFLICT = "accepted", "duplicate", "conflict"
 CONFLICT_DETAIL: Final = "Another event with this `source` and `id` was accepted before."
 
 _ATTEMPTS = 3
+_BLOCKED = RefusedError("spending_limit", "The tenant has spent what it may in this month.")
 
 Outcome = str | RefusedError
 """What became of an event: `ACCEPTED`, `DUPLICATE`, `CONFLICT`, or why it was refused."""
@@ -177,17 +178,22 @@ class Recorder:
 
     async def _record_in(self, connection: Connection, events: Sequence[Event]) -> list[Outcome]:
         catalog = await self._catalog(connection)
-        zones = await queries.time_zones(connection, {event.tenant_id for event in events})
+        tracked = await queries.tracked(connection, {event.tenant_id for event in events})
+        zones = {tenant_id: zone for tenant_id, (zone, _) in tracked.items()}
         judged = [_judged(event, catalog, zones) for event in events]
         taken = [each for each in judged if isinstance(each, _Taken)]
         firsts = {each.place: each for each in reversed(taken)}
         now = self._clock.now()
-        fresh = await queries.admit(connection, {place: each.event for place, each in firsts.items()}, now=now)
-        said = {place: firsts[place].event.digest for place in fresh}
+        barred = {place for place in firsts if tracked[place[0]][1]}
+        sent = {place: each.event for place, each in firsts.items() if place not in barred}
+        fresh = await queries.admit(connection, sent, now=now)
+        said: dict[queries.Key, bytes | None] = {place: firsts[place].event.digest for place in fresh}
         if repeated := firsts.keys() - fresh:
             said |= await queries.digests(connection, repeated)
         arrived = [each for each in taken if each.place in fresh and firsts[each.place] is each]
-        refused = await self._keep(connection, arrived, Arrival(now, zones))
+        refused = dict(await self._keep(connection, arrived, Arrival(now, zones)))
+        # What was accepted before stays so: whoever sends it again must not take it for lost.
+        refused |= dict.fromkeys((place for place in barred if said[place] is None), _BLOCKED)
         return [_outcome(each, fresh, firsts, said, refused) for each in judged]
 
     async def _keep(
@@ -237,7 +243,7 @@ def _outcome(
     judged: _Taken | RefusedError,
     fresh: Collection[queries.Key],
     firsts: Mapping[queries.Key, _Taken],
-    said: Mapping[queries.Key, bytes],
+    said: Mapping[queries.Key, bytes | None],
     refused: Mapping[queries.Key, RefusedError],
 ) -> Outcome:
     if isinstance(judged, RefusedError):

@@ -8,7 +8,7 @@ from uuid import UUID
 import httpx2
 import pytest
 
-from services.onboarding.expiration import Expirations, Terms
+from services.onboarding.expiration import Terms
 from services.onboarding.lifecycles.change_products import CHANGE_PRODUCTS
 from services.onboarding.lifecycles.change_tier import CHANGE_TIER
 from services.onboarding.lifecycles.offboard import OFFBOARD
@@ -17,6 +17,7 @@ from services.onboarding.lifecycles.suspend import SUSPEND
 from services.onboarding.lifecycles.update_account import UPDATE_ACCOUNT
 from services.onboarding.operators import Operators
 from services.onboarding.orders import Order
+from services.onboarding.reviews import Reviews
 from services.onboarding.saga import Cancel, Retry, Skip
 from services.onboarding.tests.catalogue import FULL
 from services.onboarding.tests.support import Desk, open_desk
@@ -169,7 +170,7 @@ async def test_what_the_end_of_a_contract_orders_is_decided_by_it(database_url: 
         tenant_id = await desk.tenant("Acme", expiration="2026-03-01")
         await clock.advance(timedelta(days=60).total_seconds())
         terms = Terms(warning=timedelta(days=14), grace=timedelta(days=30))
-        await Expirations(desk.kernel, desk.intake, terms).review()
+        await Reviews(desk.kernel, desk.intake, terms).review()
 
         decision = await last(desk.pool)
     assert (decision.actor, decision.role) == ("expiration", None)

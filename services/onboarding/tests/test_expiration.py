@@ -10,15 +10,16 @@ from uuid import UUID
 import orjson
 import pytest
 
-from services.onboarding import expiration
+from services.onboarding import expiration, reviews
 from services.onboarding.definition import Definition
-from services.onboarding.expiration import Expirations, Review, Terms, review
+from services.onboarding.expiration import Review, Terms, review
 from services.onboarding.lifecycles.change_products import CHANGE_PRODUCTS
 from services.onboarding.lifecycles.offboard import OFFBOARD
 from services.onboarding.lifecycles.reactivate import REACTIVATE
 from services.onboarding.lifecycles.suspend import SUSPEND
 from services.onboarding.lifecycles.update_account import UPDATE_ACCOUNT
 from services.onboarding.orders import Order
+from services.onboarding.reviews import Reviews
 from services.onboarding.saga import Cancel
 from services.onboarding.tests.support import Desk, account, open_desk, stored
 from services.onboarding.workflow import Status
@@ -161,13 +162,13 @@ async def tenant_id(desk: Desk) -> str:
     return await desk.tenant("Acme", expiration=END.isoformat())
 
 
-def expirations(desk: Desk, terms: Terms = TERMS) -> Expirations:
-    return Expirations(desk.kernel, desk.intake, terms)
+def reviewer(desk: Desk, terms: Terms = TERMS) -> Reviews:
+    return Reviews(desk.kernel, desk.intake, terms)
 
 
 async def look(desk: Desk) -> int:
     """Look once, and let whatever is ordered come to its end; return how many customers were looked at."""
-    count = await expirations(desk).review()
+    count = await reviewer(desk).review()
     for workflow_id in await running(desk.pool):
         await desk.go_on(workflow_id)
     return count
@@ -222,7 +223,7 @@ async def test_what_is_ordered_says_why(desk: Desk, pool: Pool, clock: ManualClo
     await clock.advance(DAYS_BEFORE * DAY)
     await look(desk)
     await clock.advance(30 * DAY)
-    await expirations(desk).review()
+    await reviewer(desk).review()
 
     rows = await pool.fetch("SELECT kind, request FROM workflow WHERE kind <> 'onboard' ORDER BY id")
     assert [(row["kind"], row["request"]) for row in rows] == [
@@ -326,11 +327,11 @@ async def test_a_busy_tenant_is_looked_at_a_minute_later(
     await clock.advance(DAYS_BEFORE * DAY)
     workflow_id = await desk.begin(UPDATE_ACCOUNT, tenant_id, **UPDATE)
 
-    assert await expirations(desk).review() == 1
+    assert await reviewer(desk).review() == 1
     await clock.advance(59)
-    assert await expirations(desk).review() == 0
+    assert await reviewer(desk).review() == 0
     await clock.advance(1)
-    assert await expirations(desk).review() == 1
+    assert await reviewer(desk).review() == 1
     assert await ordered(pool) == ["update-account"]
     await desk.go_on(workflow_id)
 
@@ -343,7 +344,7 @@ async def test_the_name_that_a_renaming_has_taken_is_no_customer_to_look_at(
 ) -> None:
     await desk.begin(UPDATE_ACCOUNT, tenant_id, **UPDATE)
     for _ in range(3):
-        assert await expirations(desk).review() == 1
+        assert await reviewer(desk).review() == 1
         await clock.advance(60)
 
     due = await pool.fetch("SELECT name_key FROM customer WHERE review_at <= $1", clock.now())
@@ -354,7 +355,7 @@ async def test_an_attempt_that_came_to_nothing_is_repeated_after_an_hour(
     desk: Desk, pool: Pool, clock: ManualClock, tenant_id: str
 ) -> None:
     await clock.advance(DAYS_BEFORE * DAY)
-    await expirations(desk).review()
+    await reviewer(desk).review()
     (workflow_id,) = await running(pool)
     await desk.go_on(workflow_id, refuse="pause-billing")
     await clock.advance(HOUR - 1)
@@ -372,7 +373,7 @@ async def test_an_off_boarding_that_an_operator_cancelled_is_repeated_unless_the
 ) -> None:
     await clock.advance((DAYS_BEFORE + 30) * DAY)
     for _ in range(2):
-        await expirations(desk).review()
+        await reviewer(desk).review()
         (workflow_id,) = await running(pool)
         async with transaction(pool) as connection:
             assert await desk.engine.act(connection, workflow_id, Cancel("ada", "They will pay."))
@@ -409,12 +410,12 @@ async def test_customers_whose_contracts_do_not_end_are_never_looked_at_again(
     desk: Desk, pool: Pool, clock: ManualClock
 ) -> None:
     tenants = [await desk.tenant(f"Customer {number}") for number in range(3)]
-    assert await expirations(desk).review() == 0
+    assert await reviewer(desk).review() == 0
 
     await desk.finish(SUSPEND, tenants[0], suspendedFor="operator")
-    assert (await expirations(desk).review(), await expirations(desk).review()) == (1, 0)
+    assert (await reviewer(desk).review(), await reviewer(desk).review()) == (1, 0)
     await clock.advance(5000 * DAY)
-    assert await expirations(desk).review() == 0
+    assert await reviewer(desk).review() == 0
     assert await pool.fetchval("SELECT count(*) FROM customer WHERE review_at = 'infinity'") == 3
 
 
@@ -436,7 +437,7 @@ async def test_a_customer_that_is_just_being_onboarded_is_let_alone(desk: Desk, 
     await desk.start("Acme", expiration="2026-01-02")
     await clock.advance(DAY)
 
-    assert await expirations(desk).review() == 1
+    assert await reviewer(desk).review() == 1
     assert (await ordered(pool), await next_look(pool)) == ([], clock.now() + timedelta(minutes=1))
 
 
@@ -448,11 +449,11 @@ async def test_two_replicas_never_act_on_the_same_customer(
 ) -> None:
     tenants = {await desk.tenant(f"Customer {number}", expiration=END.isoformat()) for number in range(12)}
     await clock.advance((DAYS_BEFORE - 1) * DAY)
-    await asyncio.gather(*(expirations(each).review() for _ in range(4) for each in (desk, other_desk)))
+    await asyncio.gather(*(reviewer(each).review() for _ in range(4) for each in (desk, other_desk)))
     assert sorted(each.tenant_id for each in await warnings(pool)) == sorted(tenants)
 
     await clock.advance(DAY)
-    counts = await asyncio.gather(*(expirations(each).review() for _ in range(4) for each in (desk, other_desk)))
+    counts = await asyncio.gather(*(reviewer(each).review() for _ in range(4) for each in (desk, other_desk)))
 
     assert sum(counts) == 12
     rows = await pool.fetch("SELECT tenant_id FROM workflow WHERE kind = 'suspend'")
@@ -467,14 +468,14 @@ async def test_a_customer_that_another_replica_looks_at_is_left_to_it(
     async with transaction(pool) as connection:
         await connection.execute("SELECT 1 FROM customer WHERE tenant_id = $1 FOR UPDATE", tenant_id)
         async with asyncio.timeout(5):
-            assert await expirations(desk).review() == 0
-    assert await expirations(desk).review() == 1
+            assert await reviewer(desk).review() == 0
+    assert await reviewer(desk).review() == 1
 
 
 async def test_more_customers_than_one_look_takes_are_all_looked_at(
     desk: Desk, pool: Pool, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(expiration, "_LIMIT", 3)
+    monkeypatch.setattr(reviews, "_LIMIT", 3)
     for number in range(7):
         await desk.tenant(f"Customer {number}", expiration=END.isoformat())
     await clock.advance((DAYS_BEFORE - 1) * DAY)
@@ -492,7 +493,7 @@ async def test_a_look_whose_transaction_failed_has_neither_warned_nor_put_off(
     await clock.advance((DAYS_BEFORE - 1) * DAY)
 
     with failpoints.armed("outbox_inserted=raise"), pytest.raises(failpoints.FailpointError):
-        await expirations(desk).review()
+        await reviewer(desk).review()
 
     assert (await warnings(pool), (await account(pool, tenant_id))["warned_for"]) == ([], None)
     await look(desk)
@@ -518,7 +519,7 @@ async def test_what_one_look_orders_is_accepted_in_one_transaction(
         await desk.tenant(f"Customer {number}", expiration=END.isoformat())
     await clock.advance(DAYS_BEFORE * DAY)
 
-    assert await expirations(desk).review() == 5
+    assert await reviewer(desk).review() == 5
 
     transactions = await pool.fetch("SELECT xmin::text, count(*) FROM workflow WHERE kind = 'suspend' GROUP BY 1")
     assert [row["count"] for row in transactions] == [5]
@@ -530,7 +531,7 @@ async def test_an_order_whose_acceptance_is_not_known_stops_nothing(
     await clock.advance(DAYS_BEFORE * DAY)
 
     with failpoints.armed("before_202=raise"):
-        assert await expirations(desk).review() == 1
+        assert await reviewer(desk).review() == 1
         assert failpoints.hits("before_202") == 1
 
     assert await ordered(pool) == ["suspend"]
@@ -543,7 +544,7 @@ async def test_an_order_that_is_refused_stops_nothing(
     await clock.advance(DAYS_BEFORE * DAY)
     monkeypatch.setattr(expiration, "SUSPEND", REACTIVATE)  # which a tenant that is not suspended is refused
 
-    assert await expirations(desk).review() == 2
+    assert await reviewer(desk).review() == 2
 
     assert await ordered(pool) == []
     monkeypatch.undo()
@@ -556,7 +557,7 @@ async def test_an_order_that_is_refused_stops_nothing(
 @asynccontextmanager
 async def _running(desk: Desk) -> AsyncIterator["asyncio.Task[None]"]:
     """Look for ever, for as long as a block lasts."""
-    task = asyncio.create_task(expirations(desk).run())
+    task = asyncio.create_task(reviewer(desk).run())
     try:
         yield task
     finally:

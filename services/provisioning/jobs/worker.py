@@ -17,13 +17,13 @@ from services.provisioning.jobs.course import PATIENCE
 from services.provisioning.jobs.job import Job
 from services.provisioning.jobs.settling import Held, Settling, environment_of
 from services.provisioning.queries import jobs as queries
-from services.provisioning.repeating import repeat
 from shared.clock import Clock
 from shared.failpoints import failpoint
 from shared.ids import Ids
 from shared.messaging.consumer import backoff
 from shared.messaging.event import Outgoing
 from shared.postgres import CONTENTION, Pool, is_unavailable
+from shared.repeating import repeat
 
 Send: TypeAlias = Callable[[Sequence[Outgoing]], Awaitable[None]]
 

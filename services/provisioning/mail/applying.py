@@ -12,9 +12,9 @@ from services.provisioning.drivers import DriverUnavailableError, Environment, N
 from services.provisioning.drivers.registry import Drivers
 from services.provisioning.jobs.job import Settings
 from services.provisioning.queries import mail as queries
-from services.provisioning.repeating import repeat
 from shared.clock import Clock
 from shared.postgres import Pool, transaction
+from shared.repeating import repeat
 
 log = structlog.get_logger(__name__)
 

@@ -9,11 +9,11 @@ import structlog
 from services.provisioning.drivers import parts_of
 from services.provisioning.mail.judging import Limits, Reason, Score, judge
 from services.provisioning.queries import mail as queries
-from services.provisioning.repeating import repeat
 from shared.audit import Actor
 from shared.changes import Change, Changes
 from shared.clock import Clock
 from shared.contracts.provisioning import MailReported, MailSendingPaused
+from shared.repeating import repeat
 
 log = structlog.get_logger(__name__)
 

@@ -6,7 +6,8 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-SIZE_MEGABYTES = 1500
+SIZE_MEGABYTES = 8000
+"""Room for hundreds of databases: each tenant of the dearest tier has one, of 8 MB."""
 WAL_MEGABYTES = 192
 """What Postgres keeps of its log, so that the disk can be small."""
 
