@@ -36,7 +36,13 @@ class Purse:
     """
 
     declines: int
-    transfers: list[tuple[timedelta, Decimal]] = field(default_factory=list)
+    transfers: list[tuple[datetime, Decimal]] = field(default_factory=list)
+
+    def take(self, now: datetime) -> Sequence[tuple[datetime, Decimal]]:
+        """Return the transfers that have come in, each once."""
+        ripe = [each for each in self.transfers if each[0] <= now]
+        self.transfers = [each for each in self.transfers if each[0] > now]
+        return ripe
 
 
 class Provider:
@@ -94,6 +100,8 @@ class Payers:
         self._house = house
         self._seed = seed
         self._purses: dict[UUID, Purse] = {}
+        self._transferring: dict[UUID, Purse] = {}
+        self._filled = 0
         self.provider = Provider(house, self._purses)
         self.booking = Booking(house.kernel(), collects=True)
         self.collecting = Collecting(house.kernel(), self.provider, retries=_RETRIES)
@@ -121,49 +129,38 @@ class Payers:
     async def _fill(self) -> None:
         """Decide what there is for invoices that have just been booked."""
         rows = await self._house.pool.fetch(
-            "SELECT invoice_id, due FROM receivable WHERE NOT invoice_id = ANY ($1::uuid[])",
-            list(self._purses),
+            "SELECT invoice_id, number, issued_at, due FROM receivable WHERE number > $1 ORDER BY number", self._filled
         )
         for row in rows:
-            self._purses[row["invoice_id"]] = self._purse(row["invoice_id"], row["due"])
+            self._filled = row["number"]
+            self._purses[row["invoice_id"]] = self._purse(row["invoice_id"], row["issued_at"], row["due"])
 
-    def _purse(self, invoice_id: UUID, due: Decimal) -> Purse:
+    def _purse(self, invoice_id: UUID, issued_at: datetime, due: Decimal) -> Purse:
         chance = random.Random(f"{self._seed} {invoice_id}")
         purse = Purse(chance.choice(_DECLINES))
         if due and purse.declines == _ALWAYS and chance.random() < 0.8:
-            late = timedelta(days=chance.randrange(2, 40))
+            late = issued_at + timedelta(days=chance.randrange(2, 40))
             first = (due / 3).quantize(Decimal("0.01"))
-            purse.transfers = chance.choice(
-                [
-                    [(late, due)],
-                    [(late, due + 5)],
-                    [(late, first), (late + timedelta(days=3), due - first)] if first else [(late, due)],
-                ]
-            )
+            in_parts = [(late, first), (late + timedelta(days=3), due - first)] if first else [(late, due)]
+            purse.transfers = chance.choice([[(late, due)], [(late, due + 5)], in_parts])
+            self._transferring[invoice_id] = purse
         return purse
 
     async def _transfer(self) -> int:
         """Record what has come in without the provider."""
         now = self._house.clock.now()
-        rows = await self._house.pool.fetch("SELECT invoice_id, issued_at FROM receivable")
-        incoming: Sequence[Incoming] = [
+        incoming = [
             Incoming(
-                invoice_id=row["invoice_id"],
+                invoice_id=invoice_id,
                 provider=MANUAL,
-                reference=f"{row['invoice_id']} {after.days}",
+                reference=f"{invoice_id} {at.isoformat()}",
                 amount=amount,
                 received_at=now,
             )
-            for row in rows
-            for after, amount in self._taken(row["invoice_id"], now - row["issued_at"])
+            for invoice_id, purse in self._transferring.items()
+            for at, amount in purse.take(now)
         ]
         if incoming:
             async with transaction(self._house.pool) as connection:
                 await receive(connection, incoming, now=now, ids=self._house.ids)
         return len(incoming)
-
-    def _taken(self, invoice_id: UUID, age: timedelta) -> Sequence[tuple[timedelta, Decimal]]:
-        purse = self._purses[invoice_id]
-        ripe = [each for each in purse.transfers if each[0] <= age]
-        purse.transfers = [each for each in purse.transfers if each[0] > age]
-        return ripe

@@ -76,7 +76,7 @@ def over(tenant: Tenant) -> Account:
     return replace(tenant.account, stretches=stretches, is_closed=True)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(max(600, 3 * _COUNT))
 async def test_all_invoices_of_a_year_say_what_is_owed_and_come_out_the_same_again(
     fresh_database: FreshDatabases,
 ) -> None:
