@@ -34,7 +34,7 @@ def _owed(targets: Sequence[Item], billed: Mapping[str, Billed]) -> Iterator[Ite
         before = billed.get(target.key)
         if before is None:
             yield target
-        elif target.amount != before.amount:
+        elif (target.amount, target.quantity) != (before.amount, before.quantity):
             yield _correction(target, before)
 
 
@@ -59,7 +59,7 @@ def _written(difference: Decimal, unit: str) -> str:
 
 def _taken_back(gone: Sequence[tuple[str, Billed]]) -> Iterator[Item]:
     for key, before in gone:
-        if before.amount:
+        if before.amount or before.quantity:  # also of what cost nothing nobody is to be told more than there was
             yield Item(
                 key=key,
                 description=f"correction of invoice {invoice_number(before.number)}: {before.description}, taken back",

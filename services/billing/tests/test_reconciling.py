@@ -33,8 +33,17 @@ def test_what_was_billed_at_another_price_is_corrected() -> None:
     assert str(line.amount) == "-3.00"
 
 
+def test_more_of_what_costs_nothing_is_told() -> None:
+    free = Item("a", "one", Decimal(2), Decimal("0.00"), ITEM.since, ITEM.until, "day")
+
+    (line,) = lines([free], {"a": billed("0.00", "1")})
+
+    assert (str(line.quantity), str(line.amount)) == ("1", "0.00")
+    assert line.description == "correction of invoice 00000012: one, 1 day more"
+
+
 def test_what_is_not_owed_any_more_is_taken_back_after_all_others() -> None:
-    gone = {"c": billed("3.00", "4"), "b": billed("1.00", "1", 7), "d": billed("0.00")}
+    gone = {"c": billed("3.00", "4"), "b": billed("1.00", "1", 7), "d": billed("0.00"), "e": billed("0.00", "0")}
 
     made = lines([ITEM], gone)
 
@@ -42,5 +51,6 @@ def test_what_is_not_owed_any_more_is_taken_back_after_all_others() -> None:
         ("a", "2", "2.00"),
         ("b", "-1", "-1.00"),
         ("c", "-4", "-3.00"),
+        ("d", "-2", "0.00"),
     ]
     assert made[1].description == "correction of invoice 00000007: one as it was, taken back"
