@@ -50,7 +50,7 @@ TIMERS = Poll(
     0,
 )
 REVIEWS = Poll(
-    "WITH due AS ( SELECT name_key FROM customer WHERE review_at <=",
+    "SELECT name_key FROM customer WHERE review_at <=",
     "SELECT greatest(min(review_at), '2000-01-01') FROM customer WHERE review_at < 'infinity'",
     0,
 )

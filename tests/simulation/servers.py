@@ -1,6 +1,6 @@
 """The seven real databases of one worker: made once, emptied between simulations."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -22,6 +22,9 @@ from shared.messaging import inbox
 from shared.postgres import migrate, service_migrations, use_json
 from tests.simulation.clock import START
 from tests.simulation.database import Database
+
+_COUNTERS = {"billing": "UPDATE invoice_series SET last = 0; UPDATE booking SET last = 0"}
+"""What begins anew with every simulation though no sequence counts it."""
 
 _THOROUGH_EVERY = 20
 _PASSWORD = DatabasePasswords(owner="simulated", app="simulated")
@@ -52,7 +55,7 @@ class Servers:
     """
 
     def __init__(
-        self, databases: Mapping[str, Database], cleaners: Mapping[str, Any], statements: Mapping[str, tuple[str, str]]
+        self, databases: Mapping[str, Database], cleaners: Mapping[str, Any], statements: Mapping[str, Sequence[str]]
     ) -> None:
         self.databases = databases
         self._cleaners = cleaners
@@ -87,7 +90,9 @@ async def opened_servers(admin_url: str, prefix: str) -> AsyncIterator[Servers]:
     for service in SERVICES:
         await migrate(urls[service].owner, service_migrations(service))
     await install(urls[APPLICATION].owner)
-    databases, cleaners, statements = {}, {}, {}
+    databases: dict[str, Database] = {}
+    cleaners: dict[str, Any] = {}
+    statements: dict[str, tuple[str, ...]] = {}
     for name in names:
         url = urls[name].owner if name == APPLICATION else urls[name].app
         connection = await _connect(url)
@@ -102,7 +107,7 @@ async def opened_servers(admin_url: str, prefix: str) -> AsyncIterator[Servers]:
         if name != APPLICATION:
             for days in _DAYS:  # so that no simulation makes any, and the second is like the first
                 await inbox.keep_partitions(connection, now=START + timedelta(days=days))
-        statements[name] = await _cleaning(cleaners[name])
+        statements[name] = tuple(f"{each}; {_COUNTERS.get(name, '')}" for each in await _cleaning(cleaners[name]))
     try:
         yield Servers(databases, cleaners, statements)
     finally:
