@@ -266,6 +266,8 @@ async def test_everything_that_can_be_said_is_listed(pool: Pool) -> None:
     # The use of API keys is said by the kernel, decisions by the API; what answers nobody has tests of its own.
     elsewhere = {contracts.ApiKeysUsed, contracts.DecisionRecorded}
     told = {contracts.RecurringRevenueChanged, contracts.UsageRequested, contracts.InvoiceIssued}
+    told |= {contracts.PaymentReceived, contracts.PaymentFailed, contracts.InvoiceSettled, contracts.CreditIssued}
+    told |= {contracts.OverdueChanged, contracts.SpendingLimitReached, contracts.SpendingBlockChanged}
     assert {type(message) for message in said} == set(handlers.PUBLISHES) - elsewhere - told
 
 
