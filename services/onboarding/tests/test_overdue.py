@@ -223,7 +223,7 @@ async def ordered(pool: Pool) -> list[str]:
 
 
 async def known(pool: Pool, tenant_id: str) -> tuple[str, str | None]:
-    row = await pool.fetchrow("SELECT overdue, suspended_for FROM customer WHERE tenant_id = $1", tenant_id)
+    (row,) = await pool.fetch("SELECT overdue, suspended_for FROM customer WHERE tenant_id = $1", tenant_id)
     return row["overdue"], row["suspended_for"]
 
 
