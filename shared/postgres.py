@@ -48,6 +48,12 @@ def is_unavailable(error: BaseException) -> bool:
 CONTENTION = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 """What says that the same transaction may succeed when it is tried again at once."""
 
+
+def is_transient(error: BaseException) -> bool:
+    """Tell whether what failed may succeed later as it is: the database was away, or somebody else in the way."""
+    return is_unavailable(error) or isinstance(error, CONTENTION)
+
+
 _ROOT = Path(__file__).resolve().parent.parent
 _MIGRATION_NAME = re.compile(r"^\d{4}_[a-z0-9_]+\.sql$")
 _MIGRATION_LOCK = 0x7E9C0DE

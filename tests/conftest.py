@@ -12,18 +12,33 @@ from tests.system import Subscriber, System, running_system, subscribed, throwaw
 shared = pytest_asyncio.fixture(scope="session", loop_scope="session")
 
 
-@shared
-async def stack() -> AsyncIterator[Stack]:
-    """Postgres and RabbitMQ as an installation has them, with all logins; one for all tests of the session."""
+def require_broker() -> None:
+    """Skip what needs a broker where there is none; where everything is to be tested that is a failure."""
     try:
-        if "TENURE_AMQP_URL" not in os.environ:
-            find_broker()
+        find_broker()
     except MissingBrokerError as error:
         if "CI" in os.environ:
             raise
         pytest.skip(str(error))
+
+
+@shared
+async def stack() -> AsyncIterator[Stack]:
+    """Postgres and RabbitMQ as an installation has them, with all logins; one for all tests of the session."""
+    if "TENURE_AMQP_URL" not in os.environ:
+        require_broker()
     async with throwaway_stack() as stack:
         yield stack
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def own_stack() -> AsyncIterator[Stack]:
+    """Servers that nobody but a module's tests uses."""
+    if any(name.startswith("TENURE_") and name.endswith(("_DATABASE_URL", "_AMQP_URL")) for name in os.environ):
+        pytest.skip("given servers hold what others want to keep")
+    require_broker()
+    async with throwaway_stack() as own:
+        yield own
 
 
 @shared

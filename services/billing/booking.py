@@ -17,7 +17,8 @@ from services.billing.receivables import Accounts
 from shared.contracts.base import Fact
 from shared.ids import Ids
 from shared.messaging import outbox
-from shared.postgres import CONTENTION, Connection, is_unavailable, transaction
+from shared.postgres import Connection, transaction
+from shared.repeating import repeat_rounds
 from shared.service import Kernel
 
 log = structlog.get_logger(__name__)
@@ -39,15 +40,8 @@ class Booking:
 
     async def run(self) -> None:
         """Book for ever; an outage of the database is waited out."""
-        while True:
-            try:
-                while await self.round():
-                    pass
-            except Exception as error:
-                if not (is_unavailable(error) or isinstance(error, CONTENTION)):
-                    raise
-                log.warning("booking waits for the database", action="booking_unavailable", error=repr(error))
-            await self._kernel.ports.clock.sleep(_POLL_SECONDS)
+        clock = self._kernel.ports.clock
+        await repeat_rounds("booking", self.round, lambda: clock.sleep(_POLL_SECONDS), clock=clock)
 
     async def round(self, limit: int = _LIMIT) -> int:
         """Book the invoices that are issued and not booked, up to a limit; return how many there were."""

@@ -17,14 +17,14 @@ from services.billing import queries
 from services.billing.overdue import CLEAR, Review, Standing, Terms, review
 from shared.contracts.billing import OverdueChanged
 from shared.messaging import outbox
-from shared.postgres import CONTENTION, Connection, is_unavailable, transaction
+from shared.postgres import Connection, transaction
+from shared.repeating import repeat_rounds
 from shared.service import Kernel
 
 log = structlog.get_logger(__name__)
 
 _LIMIT = 500
 _POLL_SECONDS = 5.0
-_OUTAGE_SECONDS = 1.0
 
 
 class Dunning:
@@ -40,16 +40,8 @@ class Dunning:
 
     async def run(self) -> None:
         """Look for ever; an outage of the database is waited out, and what was due then is due afterwards."""
-        while True:
-            try:
-                while await self.round():
-                    pass
-            except Exception as error:
-                if not (is_unavailable(error) or isinstance(error, CONTENTION)):
-                    raise
-                log.warning("dunning waits for the database", action="dunning_unavailable", error=repr(error))
-                await self._kernel.ports.clock.sleep(_OUTAGE_SECONDS)
-            await self._kernel.ports.clock.sleep(_POLL_SECONDS)
+        clock = self._kernel.ports.clock
+        await repeat_rounds("dunning", self.round, lambda: clock.sleep(_POLL_SECONDS), clock=clock)
 
     async def round(self, limit: int = _LIMIT) -> int:
         """Look at the debtors that are due, up to a limit; return how many there were."""

@@ -17,13 +17,15 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from services.billing import dossiers, queries
 from services.billing.dossiers import Dossier, Period
+from services.billing.halving import by_halves
 from services.billing.issuing import PERIODIC, Draft, draft, issue
 from services.billing.statement import Item, next_close
 from services.billing.usage import usage_requested
 from shared.contracts.base import Fact
 from shared.messaging import outbox
 from shared.messaging.event import Outgoing
-from shared.postgres import CONTENTION, is_unavailable, transaction
+from shared.postgres import transaction
+from shared.repeating import repeat
 from shared.service import Kernel
 
 log = structlog.get_logger(__name__)
@@ -36,7 +38,6 @@ STUCK: Final = timedelta(hours=1)
 
 _LIMIT = 500
 _POLL_SECONDS = 5.0
-_OUTAGE_SECONDS = 1.0
 _PENDING = timedelta(minutes=1)
 _ENDED = timedelta(days=1)
 
@@ -120,42 +121,22 @@ class Invoicing:
 
     async def run(self) -> None:
         """Make invoices for ever; an outage of the database is waited out, and what was due then is due afterwards."""
-        while True:
-            try:
-                while await self.round():
-                    pass
-                async with transaction(self._kernel.pool) as connection:
-                    self._stuck.set(await queries.invoicing.stuck(connection))
-            except Exception as error:
-                if not _passes(error):
-                    raise
-                log.warning("invoices wait for the database", action="invoicing_unavailable", error=repr(error))
-                await self._kernel.ports.clock.sleep(_OUTAGE_SECONDS)
-            await self._kernel.ports.clock.sleep(_POLL_SECONDS)
+        clock = self._kernel.ports.clock
+        await repeat("invoicing", self._work, lambda: clock.sleep(_POLL_SECONDS), clock=clock)
+
+    async def _work(self) -> None:
+        while await self.round():
+            pass
+        async with transaction(self._kernel.pool) as connection:
+            self._stuck.set(await queries.invoicing.stuck(connection))
 
     async def round(self, limit: int = _LIMIT) -> int:
         """Look at the accounts that are due, up to a limit; return how many there were."""
         async with transaction(self._kernel.pool) as connection:
             found = await queries.invoicing.due(connection, now=self._kernel.ports.clock.now(), limit=limit)
         if found:
-            await self._look_at(sorted(found))
+            await self._kernel.relay.send(await by_halves(sorted(found), self._commit, self._park))
         return len(found)
-
-    async def _look_at(self, tenant_ids: Sequence[str]) -> None:
-        """Look at accounts; one that makes it fail is found by halves, so that the others are not kept waiting."""
-        try:
-            outgoing = await self._commit(tenant_ids)
-        except Exception as error:
-            if _passes(error):
-                raise
-            if len(tenant_ids) == 1:
-                await self._park(tenant_ids[0], error)
-                return
-            middle = len(tenant_ids) // 2
-            await self._look_at(tenant_ids[:middle])
-            await self._look_at(tenant_ids[middle:])
-        else:
-            await self._kernel.relay.send(outgoing)
 
     async def _commit(self, tenant_ids: Sequence[str]) -> Sequence[Outgoing]:
         now = self._kernel.ports.clock.now()
@@ -197,7 +178,3 @@ def _row(dossier: Dossier, to_do: Review) -> Mapping[str, Any]:
         "usage_wanted_at": to_do.usage_wanted_at,
         "look_at": to_do.look_at,
     }
-
-
-def _passes(error: Exception) -> bool:
-    return is_unavailable(error) or isinstance(error, CONTENTION)

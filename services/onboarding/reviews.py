@@ -21,7 +21,8 @@ from shared.contracts.onboarding import TenantExpiring
 from shared.messaging import outbox
 from shared.messaging.event import Event, Outgoing
 from shared.messaging.topology import STATUS_EXCHANGE
-from shared.postgres import CONTENTION, is_unavailable, transaction
+from shared.postgres import transaction
+from shared.repeating import repeat
 from shared.service import Kernel
 
 log = structlog.get_logger(__name__)
@@ -29,7 +30,6 @@ log = structlog.get_logger(__name__)
 _NEVER = "infinity"
 _LIMIT = 100
 _POLL_SECONDS = 5.0
-_OUTAGE_SECONDS = 1.0
 
 
 def review(account: Account, *, now: datetime, terms: Terms) -> Review:
@@ -68,16 +68,12 @@ class Reviews:
 
     async def run(self) -> None:
         """Review for ever; an outage of the database is waited out, and what was due then is due afterwards."""
-        while True:
-            try:
-                while await self.review() == _LIMIT:
-                    pass
-            except Exception as error:
-                if not (is_unavailable(error) or isinstance(error, CONTENTION)):
-                    raise
-                log.warning("reviews wait for the database", action="reviews_unavailable", error=repr(error))
-                await self._kernel.ports.clock.sleep(_OUTAGE_SECONDS)
-            await self._kernel.ports.clock.sleep(_POLL_SECONDS)
+        clock = self._kernel.ports.clock
+        await repeat("reviews", self._work, lambda: clock.sleep(_POLL_SECONDS), clock=clock)
+
+    async def _work(self) -> None:
+        while await self.review() == _LIMIT:
+            pass
 
     async def review(self) -> int:
         """Do what is to be done now, up to a limit; return how many customers were looked at."""

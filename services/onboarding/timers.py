@@ -10,12 +10,12 @@ from services.onboarding.watch import Watch
 from shared.failpoints import failpoint
 from shared.messaging import outbox
 from shared.postgres import CONTENTION, is_unavailable, transaction
+from shared.repeating import repeat
 from shared.service import Kernel
 
 log = structlog.get_logger(__name__)
 
 _POLL_SECONDS = 0.25
-_OUTAGE_SECONDS = 1.0
 _LIMIT = 200
 _POSTPONED_SECONDS = 60.0
 
@@ -30,16 +30,12 @@ class Timers:
 
     async def run(self) -> None:
         """Look for ever; an outage of the database is waited out, and what was due then is due afterwards."""
-        while True:
-            try:
-                while await self.fire() == _LIMIT:
-                    pass
-            except Exception as error:
-                if not (is_unavailable(error) or isinstance(error, CONTENTION)):
-                    raise
-                log.warning("timers wait for the database", action="timers_unavailable", error=repr(error))
-                await self._kernel.ports.clock.sleep(_OUTAGE_SECONDS)
-            await self._kernel.ports.clock.sleep(_POLL_SECONDS)
+        clock = self._kernel.ports.clock
+        await repeat("timers", self._work, lambda: clock.sleep(_POLL_SECONDS), clock=clock)
+
+    async def _work(self) -> None:
+        while await self.fire() == _LIMIT:
+            pass
 
     async def fire(self) -> int:
         """Let what is due now take effect, up to a limit; return how many workflows that were.

@@ -3,7 +3,6 @@
 On servers of its own: weeks pass, and an installation where dunning is on takes everybody in it for a debtor.
 """
 
-import os
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -11,13 +10,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from deploy.local.rabbitmq import MissingBrokerError, find_broker
 from deploy.local.stack import Stack
 from services.billing import booking, dunning, invoicing
 from services.onboarding import reviews
 from shared.testing import eventually
 from tests.e2e.test_lifecycles import completed, everywhere, tenant_of
-from tests.system import System, running_system, throwaway_stack
+from tests.system import System, running_system
 
 pytestmark = [pytest.mark.broker, pytest.mark.asyncio(loop_scope="session")]
 
@@ -33,21 +31,6 @@ def often() -> Iterator[None]:
         for loop in (invoicing, booking, dunning, reviews):
             patch.setattr(loop, "_POLL_SECONDS", 0.2)
         yield
-
-
-@module
-async def own_stack() -> AsyncIterator[Stack]:
-    """Servers that nobody else uses."""
-    if any(name.startswith("TENURE_") and name.endswith(("_DATABASE_URL", "_AMQP_URL")) for name in os.environ):
-        pytest.skip("given servers hold what others want to keep")
-    try:
-        find_broker()
-    except MissingBrokerError as error:
-        if "CI" in os.environ:
-            raise
-        pytest.skip(str(error))
-    async with throwaway_stack() as own:
-        yield own
 
 
 @module

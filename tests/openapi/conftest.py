@@ -1,7 +1,6 @@
 """A system of its own, since whoever sends everything that an administrator may spoils it for others; and figures."""
 
 import logging
-import os
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
@@ -9,11 +8,10 @@ import pytest_asyncio
 import structlog
 from _pytest.terminal import TerminalReporter
 
-from deploy.local.rabbitmq import MissingBrokerError, find_broker
 from deploy.local.stack import Stack
 from services.identity.tests.oidc_kit import OidcServer
 from tests.openapi.premises import Premises, furnished
-from tests.system import System, running_system, throwaway_stack
+from tests.system import System, running_system
 
 _FIGURES = "requests"
 
@@ -29,21 +27,6 @@ def quiet() -> Iterator[None]:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     yield
     structlog.configure(wrapper_class=before)
-
-
-@module
-async def own_stack() -> AsyncIterator[Stack]:
-    """Servers that nobody else uses."""
-    if any(name.startswith("TENURE_") and name.endswith(("_DATABASE_URL", "_AMQP_URL")) for name in os.environ):
-        pytest.skip("given servers hold what others want to keep")
-    try:
-        find_broker()
-    except MissingBrokerError as error:
-        if "CI" in os.environ:
-            raise
-        pytest.skip(str(error))
-    async with throwaway_stack() as own:
-        yield own
 
 
 @module

@@ -43,7 +43,8 @@ from shared.contracts.base import Fact
 from shared.contracts.billing import PaymentFailed
 from shared.messaging import outbox
 from shared.messaging.event import Outgoing
-from shared.postgres import CONTENTION, Connection, is_unavailable, transaction
+from shared.postgres import Connection, transaction
+from shared.repeating import repeat_rounds
 from shared.service import Kernel
 
 log = structlog.get_logger(__name__)
@@ -56,7 +57,6 @@ _HELD_AT_ONCE = 64
 _AT_ONCE = 8
 _STEP_SECONDS = 60.0
 _POLL_SECONDS = 5.0
-_OUTAGE_SECONDS = 1.0
 _LONGEST_CODE = 100
 
 
@@ -101,16 +101,8 @@ class Collecting:
 
     async def run(self) -> None:
         """Collect for ever; an outage of the database is waited out, and one of the provider holds up nothing else."""
-        while True:
-            try:
-                while await self.round():
-                    pass
-            except Exception as error:
-                if not (is_unavailable(error) or isinstance(error, CONTENTION)):
-                    raise
-                log.warning("collecting waits for the database", action="collecting_unavailable", error=repr(error))
-                await self._kernel.ports.clock.sleep(_OUTAGE_SECONDS)
-            await self._kernel.ports.clock.sleep(_POLL_SECONDS)
+        clock = self._kernel.ports.clock
+        await repeat_rounds("collecting", self.round, lambda: clock.sleep(_POLL_SECONDS), clock=clock)
 
     async def round(self) -> int:
         """Make the bills that are missing, take the next step of those that are due, and return how many those were."""

@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from services.billing import queries
 from services.billing.payments.port import Collector, ProviderUnavailableError, Taken
-from shared.postgres import CONTENTION, is_unavailable, transaction
+from shared.postgres import transaction
+from shared.repeating import repeat
 from shared.service import Kernel
 
 log = structlog.get_logger(__name__)
@@ -48,17 +49,14 @@ class Reconciling:
 
     async def run(self) -> None:
         """Compare every night, for ever; after an outage of the database or the provider an hour later."""
-        while True:
-            try:
-                await self.round()
-                async with transaction(self._kernel.pool) as connection:
-                    self._drifts.set(await queries.drifts.count(connection, self._provider.name))
-            except Exception as error:
-                is_away = is_unavailable(error) or isinstance(error, (*CONTENTION, ProviderUnavailableError))
-                if not is_away:
-                    raise
-                log.warning("payments are not compared for now", action="reconciling_unavailable", error=repr(error))
-            await self._kernel.ports.clock.sleep(_POLL_SECONDS)
+        clock = self._kernel.ports.clock
+        rest, awaited = lambda: clock.sleep(_POLL_SECONDS), (ProviderUnavailableError,)
+        await repeat("reconciling", self._work, rest, clock=clock, awaited=awaited)
+
+    async def _work(self) -> None:
+        await self.round()
+        async with transaction(self._kernel.pool) as connection:
+            self._drifts.set(await queries.drifts.count(connection, self._provider.name))
 
     async def round(self) -> bool:
         """Compare if it is time to, and tell whether it was.

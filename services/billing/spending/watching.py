@@ -14,6 +14,7 @@ import structlog
 
 from services.billing import dossiers, queries
 from services.billing.dossiers import Dossier
+from services.billing.halving import by_halves
 from services.billing.issuing import PERIODIC, Draft, draft, issue
 from services.billing.money import rounded
 from services.billing.spending.blocking import block
@@ -23,14 +24,14 @@ from shared.contracts.base import Fact
 from shared.contracts.billing import SpendingLimitReached
 from shared.messaging import outbox
 from shared.messaging.event import Outgoing
-from shared.postgres import CONTENTION, Connection, is_unavailable, transaction
+from shared.postgres import Connection, transaction
+from shared.repeating import repeat_rounds
 from shared.service import Kernel
 
 log = structlog.get_logger(__name__)
 
 _LIMIT = 500
 _POLL_SECONDS = 5.0
-_OUTAGE_SECONDS = 1.0
 
 
 class SpendingWatch:
@@ -41,40 +42,16 @@ class SpendingWatch:
 
     async def run(self) -> None:
         """Watch for ever; an outage of the database is waited out, and what was due then is due afterwards."""
-        while True:
-            try:
-                while await self.round():
-                    pass
-            except Exception as error:
-                if not _passes(error):
-                    raise
-                log.warning("spending waits for the database", action="spending_unavailable", error=repr(error))
-                await self._kernel.ports.clock.sleep(_OUTAGE_SECONDS)
-            await self._kernel.ports.clock.sleep(_POLL_SECONDS)
+        clock = self._kernel.ports.clock
+        await repeat_rounds("spending", self.round, lambda: clock.sleep(_POLL_SECONDS), clock=clock)
 
     async def round(self, limit: int = _LIMIT) -> int:
         """Look at the limits that are due, up to so many; return how many there were."""
         async with transaction(self._kernel.pool) as connection:
             found = await queries.spending.due(connection, now=self._kernel.ports.clock.now(), limit=limit)
         if found:
-            await self._look_at(sorted(found))
+            await self._kernel.relay.send(await by_halves(sorted(found), self._commit, self._park))
         return len(found)
-
-    async def _look_at(self, tenant_ids: Sequence[str]) -> None:
-        """Look at limits; one that makes it fail is found by halves, so that the others are not kept waiting."""
-        try:
-            outgoing = await self._commit(tenant_ids)
-        except Exception as error:
-            if _passes(error):
-                raise
-            if len(tenant_ids) == 1:
-                await self._park(tenant_ids[0], error)
-                return
-            middle = len(tenant_ids) // 2
-            await self._look_at(tenant_ids[:middle])
-            await self._look_at(tenant_ids[middle:])
-        else:
-            await self._kernel.relay.send(outgoing)
 
     async def _commit(self, tenant_ids: Sequence[str]) -> Sequence[Outgoing]:
         now = self._kernel.ports.clock.now()
@@ -167,7 +144,3 @@ def _row(look: _Look, *, now: datetime) -> Mapping[str, Any]:
         "invoiced_at": now if to_do.lines else limit.invoiced_at,
         "is_blocked": to_do.is_blocked,
     }
-
-
-def _passes(error: Exception) -> bool:
-    return is_unavailable(error) or isinstance(error, CONTENTION)

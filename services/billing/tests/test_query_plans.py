@@ -135,70 +135,77 @@ CATALOG = ("prices", "versions", "plans")
 """What reads of the catalog as much as it is asked for; whoever opens accounts joins it as a whole."""
 
 
+_ACCOUNTS = """
+    INSERT INTO plan (name, rank, interval, currency)
+    SELECT 'p' || number, number + 10, 'month', 'USD' FROM generate_series(1, 2000) AS number;
+    INSERT INTO plan_price (plan, currency, amount) SELECT name, 'USD', 1 FROM plan ON CONFLICT DO NOTHING;
+    INSERT INTO plan_version (plan, version, pays, starts_at)
+    SELECT name, version, 'arrears', '-infinity' FROM plan CROSS JOIN generate_series(2, 5) AS version;
+    INSERT INTO plan_version_price (plan, version, currency, amount)
+    SELECT plan, version, 'USD', 1 FROM plan_version ON CONFLICT DO NOTHING;
+    INSERT INTO plan_charge (plan, version, currency, meter, price)
+    SELECT plan, version, 'USD', 'calls', '{"model": "flat", "flatAmount": "1"}' FROM plan_version;
+    INSERT INTO account (account_id, tenant_id, customer_name, currency, opened_at)
+    SELECT gen_random_uuid(), 't' || number, 'Customer t' || number, 'USD', now()
+    FROM generate_series(1, 20000) AS number;
+    INSERT INTO subscription (subscription_id, account_id, product, plan, currency, amount, state, started_at)
+    SELECT gen_random_uuid(), account_id, product, 'standard', 'USD', 49, 'active', now()
+    FROM account CROSS JOIN unnest('{"", chess}'::text[]) AS product;
+    INSERT INTO charged_period (subscription_id, plan, currency, amount, started_at, ended_at)
+    SELECT subscription_id, plan, currency, amount, now() - interval '1 day', now() FROM subscription;
+    UPDATE account SET look_at = '2027-01-01', closes_at = '2027-01-01';
+    INSERT INTO usage_report (tenant_id, since, until, quantities, stated_at)
+    SELECT tenant_id, month, month + interval '1 month', '{}', now()
+    FROM account CROSS JOIN generate_series('2026-01-01'::timestamptz, '2026-02-01', '1 month') AS month;
+    ALTER TABLE invoice_line DISABLE TRIGGER USER;
+    INSERT INTO invoice (invoice_id, tenant_id, customer_name, currency, state, total, drafted_at, issued_at,
+                         number, kind, closes_at)
+    SELECT gen_random_uuid(), tenant_id, customer_name, 'USD', 'final', 49, now(), now(),
+           row_number() OVER (), 'periodic', month
+    FROM account CROSS JOIN generate_series('2026-01-01'::timestamptz, '2026-03-01', '1 month') AS month;
+    INSERT INTO invoice_line (invoice_id, position, item_key, description, quantity, amount, since, until)
+    SELECT invoice_id, 1, 'key', 'line', 1, 49, closes_at, closes_at FROM invoice;
+"""
+"""A catalog, accounts on it, and what was invoiced."""
+
+_BOOKS = """
+    INSERT INTO debtor (tenant_id) SELECT tenant_id FROM account;
+    INSERT INTO balance (tenant_id, currency) SELECT tenant_id, 'USD' FROM debtor;
+    INSERT INTO receivable (invoice_id, tenant_id, number, currency, total, paid, issued_at, settled_at)
+    SELECT invoice_id, tenant_id, number, currency, total, CASE WHEN number % 9 > 0 THEN total ELSE 0 END,
+           issued_at, CASE WHEN number % 9 > 0 THEN issued_at END
+    FROM invoice WHERE number <= 20000;
+    INSERT INTO payment SELECT gen_random_uuid(), tenant_id, invoice_id, 'manual', 'r' || number, currency, total,
+                               issued_at, issued_at
+    FROM receivable;
+    INSERT INTO credit_note SELECT gen_random_uuid(), number, invoice_id, tenant_id, currency, total, 'a', issued_at
+    FROM receivable;
+    INSERT INTO credit_entry SELECT gen_random_uuid(), tenant_id, 'overpaid', currency, 1, invoice_id, NULL, NULL,
+                                    issued_at
+    FROM receivable;
+    INSERT INTO bill
+        (invoice_id, edition, tenant_id, provider, currency, amount, reference, state, look_at, made_at)
+    SELECT invoice_id, 1, tenant_id, 'stripe', currency, total, 'in_' || number,
+           CASE WHEN due > 0 THEN 'open' ELSE 'paid' END, CASE WHEN due > 0 THEN '2027-01-01'::timestamptz END,
+           issued_at
+    FROM receivable;
+    INSERT INTO provider_event SELECT 'stripe', 'evt_' || number, 'invoice.paid', issued_at FROM receivable;
+    INSERT INTO provider_customer SELECT 'stripe', tenant_id, 'cus_' || tenant_id, now() FROM debtor;
+    INSERT INTO spending_limit (tenant_id, amount, action, look_at)
+    SELECT tenant_id, 100, 'alert', '2027-01-01' FROM account;
+"""
+"""What is due of that, what has come in, and what may be spent."""
+
+
 @pytest.fixture
 async def many_accounts(fresh_database: FreshDatabases) -> AsyncIterator[Connection]:
     """A connection to full tables whose statistics are fresh, which takes the owner's rights."""
     urls = await fresh_database.urls("billing")
     connection = await asyncpg.connect(urls.owner)
     await use_json(connection)
-    await connection.execute(
-        """
-        INSERT INTO plan (name, rank, interval, currency)
-        SELECT 'p' || number, number + 10, 'month', 'USD' FROM generate_series(1, 2000) AS number;
-        INSERT INTO plan_price (plan, currency, amount) SELECT name, 'USD', 1 FROM plan ON CONFLICT DO NOTHING;
-        INSERT INTO plan_version (plan, version, pays, starts_at)
-        SELECT name, version, 'arrears', '-infinity' FROM plan CROSS JOIN generate_series(2, 5) AS version;
-        INSERT INTO plan_version_price (plan, version, currency, amount)
-        SELECT plan, version, 'USD', 1 FROM plan_version ON CONFLICT DO NOTHING;
-        INSERT INTO plan_charge (plan, version, currency, meter, price)
-        SELECT plan, version, 'USD', 'calls', '{"model": "flat", "flatAmount": "1"}' FROM plan_version;
-        INSERT INTO account (account_id, tenant_id, customer_name, currency, opened_at)
-        SELECT gen_random_uuid(), 't' || number, 'Customer t' || number, 'USD', now()
-        FROM generate_series(1, 20000) AS number;
-        INSERT INTO subscription (subscription_id, account_id, product, plan, currency, amount, state, started_at)
-        SELECT gen_random_uuid(), account_id, product, 'standard', 'USD', 49, 'active', now()
-        FROM account CROSS JOIN unnest('{"", chess}'::text[]) AS product;
-        INSERT INTO charged_period (subscription_id, plan, currency, amount, started_at, ended_at)
-        SELECT subscription_id, plan, currency, amount, now() - interval '1 day', now() FROM subscription;
-        UPDATE account SET look_at = '2027-01-01', closes_at = '2027-01-01';
-        INSERT INTO usage_report (tenant_id, since, until, quantities, stated_at)
-        SELECT tenant_id, month, month + interval '1 month', '{}', now()
-        FROM account CROSS JOIN generate_series('2026-01-01'::timestamptz, '2026-02-01', '1 month') AS month;
-        ALTER TABLE invoice_line DISABLE TRIGGER USER;
-        INSERT INTO invoice (invoice_id, tenant_id, customer_name, currency, state, total, drafted_at, issued_at,
-                             number, kind, closes_at)
-        SELECT gen_random_uuid(), tenant_id, customer_name, 'USD', 'final', 49, now(), now(),
-               row_number() OVER (), 'periodic', month
-        FROM account CROSS JOIN generate_series('2026-01-01'::timestamptz, '2026-03-01', '1 month') AS month;
-        INSERT INTO invoice_line (invoice_id, position, item_key, description, quantity, amount, since, until)
-        SELECT invoice_id, 1, 'key', 'line', 1, 49, closes_at, closes_at FROM invoice;
-        INSERT INTO debtor (tenant_id) SELECT tenant_id FROM account;
-        INSERT INTO balance (tenant_id, currency) SELECT tenant_id, 'USD' FROM debtor;
-        INSERT INTO receivable (invoice_id, tenant_id, number, currency, total, paid, issued_at, settled_at)
-        SELECT invoice_id, tenant_id, number, currency, total, CASE WHEN number % 9 > 0 THEN total ELSE 0 END,
-               issued_at, CASE WHEN number % 9 > 0 THEN issued_at END
-        FROM invoice WHERE number <= 20000;
-        INSERT INTO payment SELECT gen_random_uuid(), tenant_id, invoice_id, 'manual', 'r' || number, currency, total,
-                                   issued_at, issued_at
-        FROM receivable;
-        INSERT INTO credit_note SELECT gen_random_uuid(), number, invoice_id, tenant_id, currency, total, 'a', issued_at
-        FROM receivable;
-        INSERT INTO credit_entry SELECT gen_random_uuid(), tenant_id, 'overpaid', currency, 1, invoice_id, NULL, NULL,
-                                        issued_at
-        FROM receivable;
-        INSERT INTO bill
-            (invoice_id, edition, tenant_id, provider, currency, amount, reference, state, look_at, made_at)
-        SELECT invoice_id, 1, tenant_id, 'stripe', currency, total, 'in_' || number,
-               CASE WHEN due > 0 THEN 'open' ELSE 'paid' END, CASE WHEN due > 0 THEN '2027-01-01'::timestamptz END,
-               issued_at
-        FROM receivable;
-        INSERT INTO provider_event SELECT 'stripe', 'evt_' || number, 'invoice.paid', issued_at FROM receivable;
-        INSERT INTO provider_customer SELECT 'stripe', tenant_id, 'cus_' || tenant_id, now() FROM debtor;
-        INSERT INTO spending_limit (tenant_id, amount, action, look_at)
-        SELECT tenant_id, 100, 'alert', '2027-01-01' FROM account;
-        ANALYZE;
-        """
-    )
+    await connection.execute(_ACCOUNTS)
+    await connection.execute(_BOOKS)
+    await connection.execute("ANALYZE")
     yield connection
     await connection.close()
 

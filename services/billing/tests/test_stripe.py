@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import httpx2
@@ -253,12 +254,19 @@ async def test_customers_and_paid_invoices_are_read_as_localstripe_has_them(loca
         assert read.metadata is not None
         assert (read.name, read.metadata["tenure_tenant"]) == ("Acme", "t1")
 
-        source = {"object": "card", "number": "4242424242424242", "exp_month": "12", "exp_year": "2040", "cvc": "123"}
-        await client.v1.customers.payment_sources.create_async(customer, {"source": source})  # type: ignore[typeddict-item]
-        plan = {"amount": 4900, "currency": "usd", "interval": "month", "product": {"name": "standard"}}
-        taken = await client.v1.plans.create_async(plan)  # type: ignore[arg-type]
-        subscription = {"customer": customer, "items": [{"plan": taken.id}]}
-        made = await client.v1.subscriptions.create_async(subscription)  # type: ignore[arg-type]
+        # What localstripe knows is older than what the SDK has types for.
+        source: Any = {
+            "object": "card",
+            "number": "4242424242424242",
+            "exp_month": "12",
+            "exp_year": "2040",
+            "cvc": "123",
+        }
+        await client.v1.customers.payment_sources.create_async(customer, {"source": source})
+        plan: Any = {"amount": 4900, "currency": "usd", "interval": "month", "product": {"name": "standard"}}
+        taken = await client.v1.plans.create_async(plan)
+        subscription: Any = {"customer": customer, "items": [{"plan": taken.id}]}
+        made = await client.v1.subscriptions.create_async(subscription)
         invoice = await client.v1.invoices.retrieve_async(str(made.latest_invoice))
     await http_client.close_async()
 
