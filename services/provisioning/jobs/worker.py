@@ -62,6 +62,7 @@ class Worker:
         self._wake = asyncio.Event()
         self._held: dict[UUID, Held] = {}
         self._running: dict[asyncio.Task[None], Sequence[Held]] = {}
+        self._at_driver: dict[asyncio.Task[None], str] = {}
 
     def wake(self) -> None:
         """Look for jobs now: there may be new ones."""
@@ -111,27 +112,42 @@ class Worker:
         return len(rows)
 
     def _room(self) -> dict[str, int]:
-        busy = Counter(call[0].job.lane for call in self._running.values())
-        return {
-            lane: (capacity.at_once - busy[lane]) * capacity.batch
+        """Return how many jobs each lane can take: as many calls as its driver is not asked yet.
+
+        What its driver has answered is stored meanwhile; as many calls again may wait for that, and no more.
+        """
+        asked = Counter(self._at_driver.values())
+        begun = Counter(call[0].job.lane for call in self._running.values())
+        free = {
+            lane: (min(capacity.at_once - asked[lane], 2 * capacity.at_once - begun[lane]), capacity.batch)
             for lane, capacity in self._drivers.lanes().items()
-            if busy[lane] < capacity.at_once
         }
+        return {lane: calls * batch for lane, (calls, batch) in free.items() if calls > 0}
 
     def _begin(self, call: Sequence[Held]) -> None:
         self._held |= {held.job.job_id: held for held in call}
         task = asyncio.create_task(self._make(call), name="provisioning call")
         self._running[task] = call
+        self._at_driver[task] = call[0].job.lane
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
+        self._leave_driver(task)
         self._let_go(self._running.pop(task))
         if not task.cancelled() and (error := task.exception()):
             log.error("jobs are left to their claims' end", action="call_failed", exc_info=error)
         self._wake.set()
 
     async def _make(self, call: Sequence[Held]) -> None:
-        await self._settle(await self._calls.make(call))
+        outcomes = await self._calls.make(call)
+        self._leave_driver(asyncio.current_task())
+        await self._settle(outcomes)
+
+    def _leave_driver(self, task: asyncio.Task[Any] | None) -> None:
+        """Let the driver be asked for more: it need not wait until what it said is stored."""
+        if task in self._at_driver:
+            del self._at_driver[task]
+            self._wake.set()
 
     async def _settle(self, outcomes: Sequence[tuple[Held, Outcome]]) -> None:
         """Store what was said, however long the database is away; what cannot be stored holds up no other job."""
