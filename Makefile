@@ -1,21 +1,22 @@
 # Tenure's commands. `make` alone lists them.
 PYTHON ?= python3
 BIN := .venv/bin
-UV_VERSION := 0.13.8
+UV := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement deploy/build.lock
+EXPORT := $(BIN)/uv export --quiet --frozen --no-emit-workspace --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check docs mutants chaos rolling bench overload audit parking lock
+.PHONY: help demo up test test-compose check docs mutants chaos rolling bench overload audit parking sbom lock
 
 help: ## list the commands
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
 
 # Everything the other commands need; made again when the lock changes.
-$(BIN)/.installed: requirements.lock
+$(BIN)/.installed: requirements.lock deploy/build.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Tenure needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12 ..."; exit 1; }
 	@echo "Installing the locked dependencies into .venv ..."
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(UV)
 	@VIRTUAL_ENV=.venv $(BIN)/uv pip sync --quiet --require-hashes requirements.lock
 	@touch $@
 
@@ -28,12 +29,16 @@ up: $(BIN)/.installed ## run Tenure until Ctrl-C; PROCESSES=1 gives each service
 test: $(BIN)/.installed ## pass all tests, against a real Postgres and a real RabbitMQ; about 50 minutes on two processors
 	@$(BIN)/python -u -m tests.everything
 
-check: $(BIN)/.installed ## lint, types, the rules between packages, and whether generated pages are fresh
+test-compose: $(BIN)/.installed ## the end-to-end tests through a Compose stack of its own, which is then broken on purpose; needs Docker
+	@$(BIN)/python -u -m tests.compose $(ARGS)
+
+check: $(BIN)/.installed ## lint, types, the rules between packages, fresh generated pages, and other tools' word on what deploys Tenure
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy .
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m docs --check
+	@$(BIN)/python -m deploy.checks
 
 docs: $(BIN)/.installed ## write the generated pages
 	@$(BIN)/python -m docs
@@ -59,7 +64,13 @@ audit: $(BIN)/.installed ## compare what all databases hold with how every workf
 parking: $(BIN)/.installed ## see, replay or discard messages that no service could handle: ARGS="list"
 	@$(BIN)/python -m deploy.parking $(ARGS)
 
-lock: $(BIN)/.installed ## resolve the dependencies again into requirements.lock
-	@VIRTUAL_ENV=.venv $(BIN)/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+sbom: $(BIN)/.installed ## write a bill of materials of each image into sbom/, as CycloneDX has it
+	@$(BIN)/python -m deploy.supply.bills
+
+lock: $(BIN)/.installed ## resolve the dependencies again into requirements.lock, and of each image into its own
+	@$(UV)
 	@$(BIN)/uv lock
-	@$(BIN)/uv export --quiet --all-packages --all-groups --no-emit-workspace --no-header --output-file requirements.lock
+	@$(EXPORT) --all-packages --all-groups --output-file requirements.lock
+	@$(EXPORT) --only-group build --output-file deploy/build.lock
+	@for project in services/*/pyproject.toml deploy/pyproject.toml; do folder=$${project%/*}; \
+	  $(EXPORT) --package "tenure-$${folder##*/}" --output-file "$$folder/requirements.lock" || exit 1; done

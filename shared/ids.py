@@ -1,7 +1,7 @@
 """Identities as a port: time-ordered in production, repeatable in simulation."""
 
 import random
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Protocol
 from uuid import UUID
 
@@ -45,6 +45,11 @@ class SeededIds:
     def new(self) -> UUID:
         """Return the next UUID of version 7."""
         return uuid7_at(self._clock.now(), self._random.getrandbits(74))
+
+
+def moment_of(identity: UUID) -> datetime:
+    """Return when an identity of version 7 was made, in milliseconds, aware, in UTC."""
+    return datetime.fromtimestamp((identity.int >> _MILLISECONDS_SHIFT) / 1000, UTC)
 
 
 def uuid7_at(moment: datetime, tail: int = 0) -> UUID:

@@ -8,12 +8,18 @@ from typing import Any, Literal
 
 import orjson
 import structlog
+from opentelemetry.trace import get_current_span
+
+from shared.tracing import spans
 
 _SECRET_KEY = re.compile(
     r"(password|passwd|secret|token|api_?key|admin_key|authorization|cookie|credential)", re.IGNORECASE
 )
 _SECRET_VALUE = re.compile(r"(://[^/\s:@]*:)[^@\s]+(@)|(tenure_admin_)[A-Za-z0-9_-]+|(Bearer\s+)\S+")
 _HIDDEN = "[redacted]"
+
+NOISY = ("aio_pika", "aiormq", "asyncpg", "uvicorn", "asyncio", "opentelemetry")
+"""Libraries that describe every failed attempt at length; their supervisors say it in one line."""
 
 
 def configure_logs(*, form: Literal["json", "console"], level: str, service: str | None = None) -> None:
@@ -32,6 +38,7 @@ def configure_logs(*, form: Literal["json", "console"], level: str, service: str
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            add_trace,
             redact,
             renderer,
         ],
@@ -39,11 +46,18 @@ def configure_logs(*, form: Literal["json", "console"], level: str, service: str
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    # The client libraries describe every failed attempt at length; the supervisors say it in one line.
-    for noisy in ("aio_pika", "aiormq", "asyncpg", "uvicorn", "asyncio"):
+    for noisy in NOISY:
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     if service is not None:
         structlog.contextvars.bind_contextvars(service=service)
+
+
+def add_trace(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Name the trace and the span that a line belongs to, where there is one."""
+    if spans.is_on() and (context := get_current_span().get_span_context()).is_valid:
+        line["trace_id"] = f"{context.trace_id:032x}"
+        line["span_id"] = f"{context.span_id:016x}"
+    return line
 
 
 def redact(_logger: Any, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

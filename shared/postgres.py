@@ -3,10 +3,11 @@
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -19,6 +20,10 @@ log = structlog.get_logger(__name__)
 # Quoted: asyncpg's classes are generic for type checkers only.
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+if TYPE_CHECKING:
+    _Base = asyncpg.Pool[asyncpg.Record]
+else:
+    _Base = asyncpg.Pool
 
 UNAVAILABLE = (
     asyncpg.PostgresConnectionError,
@@ -58,10 +63,34 @@ _ROOT = Path(__file__).resolve().parent.parent
 _MIGRATION_NAME = re.compile(r"^\d{4}_[a-z0-9_]+\.sql$")
 _MIGRATION_LOCK = 0x7E9C0DE
 _CONNECT_SECONDS = 10.0
+_MAX_QUERIES = 50_000
 
 
 class MigrationError(Exception):
     """The database and the migrations of this code do not belong together."""
+
+
+class MeasuredPool(_Base):
+    """A pool that knows how long it lets wait.
+
+    Attributes:
+        waiting: how many wait for a connection now.
+        on_wait: told the seconds that somebody has waited, with or without success.
+    """
+
+    waiting = 0
+    on_wait: Callable[[float], None] | None = None
+
+    async def _acquire(self, timeout: float | None) -> Any:  # noqa: ASYNC109 - asyncpg's own
+        """Do what every way to get a connection ends in, with a watch in hand; asyncpg has no place for it."""
+        started = time.perf_counter()
+        self.waiting += 1
+        try:
+            return await super()._acquire(timeout)  # type: ignore[misc]  # the stubs name only what is public
+        finally:
+            self.waiting -= 1
+            if self.on_wait is not None:
+                self.on_wait(time.perf_counter() - started)
 
 
 async def open_pool(url: str, *, size: int = 8, name: str = "tenure") -> Pool:
@@ -75,14 +104,22 @@ async def open_pool(url: str, *, size: int = 8, name: str = "tenure") -> Pool:
     Raises:
         OSError: nothing listens there. Other members of `UNAVAILABLE`: it does, but cannot serve yet.
     """
-    return await asyncpg.create_pool(
+    return await MeasuredPool(
         url,
+        connection_class=asyncpg.Connection,
+        record_class=asyncpg.Record,
+        init_size=1,
         min_size=1,
         max_size=size,
+        max_queries=_MAX_QUERIES,
+        max_inactive_connection_lifetime=60.0,
+        connect=None,
+        setup=None,
+        init=use_json,
+        reset=None,
+        loop=None,
         timeout=_CONNECT_SECONDS,
         command_timeout=30.0,
-        max_inactive_connection_lifetime=60.0,
-        init=use_json,
         server_settings={"application_name": name},
     )
 

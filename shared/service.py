@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -10,6 +11,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import structlog
+from prometheus_client import CollectorRegistry, ProcessCollector
 from starlette.types import ASGIApp
 
 from shared.access import replica
@@ -21,21 +23,27 @@ from shared.http.refusal import IsClosed
 from shared.http.server import HttpServer
 from shared.ids import Ids, TimeOrderedIds
 from shared.logs import configure_logs
+from shared.measurements import Measurements
 from shared.messaging import inbox
 from shared.messaging.bus import Bus
 from shared.messaging.consumer import Consumer, backoff
 from shared.messaging.dispatch import Dispatch
+from shared.messaging.measured import MeasuredBus
 from shared.messaging.outbox import Relay
 from shared.messaging.rabbitmq import RabbitBus, login_of
 from shared.messaging.subscriptions import Subscriptions, bind
 from shared.messaging.topology import Manifest
 from shared.postgres import CONTENTION, Pool, is_unavailable, open_pool, pending_migrations, transaction
-from shared.settings import ServiceSettings
+from shared.settings import ServiceSettings, TracingSettings
+from shared.tracing.exporting import exported
 
 log = structlog.get_logger(__name__)
 
 VERSION = "0.1.0"
 """Of all services: they are released together."""
+
+SECRETS_FOLDER = "TENURE_SECRETS_DIR"
+"""Names the variable that names a folder with a file for each setting that is secret."""
 
 MEMORY_MEGABYTES = 150
 """What no service ever needs more of, whatever it is offered; for limits, and what every load is measured by."""
@@ -78,6 +86,9 @@ class Kernel:
         service: its name, as in `shared.contracts.SERVICES`.
         subscriptions: the service's table, unbound.
         dependencies: what its handlers name as keyword-only parameters.
+
+    Attributes:
+        registry: what the service's ``/metrics`` shows; whatever measures something keeps it here.
     """
 
     def __init__(
@@ -92,15 +103,23 @@ class Kernel:
         dependencies: Mapping[str, Any],
     ) -> None:
         self.pool = pool
-        self.bus = bus
+        self.registry = CollectorRegistry()
+        self.bus = MeasuredBus(bus, self.registry)
+        self.measurements = Measurements(
+            service=service, version=VERSION, pool=pool, bus=bus, clock=ports.clock, registry=self.registry
+        )
         self.ports = ports
         self.dispatch = Dispatch(
-            service=service, subscriptions=bind(subscriptions, **dependencies), clock=ports.clock, ids=ports.ids
+            service=service,
+            subscriptions=bind(subscriptions, **dependencies),
+            clock=ports.clock,
+            ids=ports.ids,
+            registry=self.registry,
         )
-        self.relay = Relay(pool=pool, bus=bus, clock=ports.clock, ids=ports.ids, manifest=ports.manifest)
+        self.relay = Relay(pool=pool, bus=self.bus, clock=ports.clock, ids=ports.ids, manifest=ports.manifest)
         self.consumer = Consumer(
             service=service,
-            bus=bus,
+            bus=self.bus,
             pool=pool,
             dispatch=self.dispatch,
             relay=self.relay,
@@ -182,7 +201,9 @@ class Service:
         """
         structlog.contextvars.bind_contextvars(service=self.name)
         consuming = asyncio.create_task(self.kernel.consume(), name=f"{self.name} consumer")
-        parts = (self.kernel.relay.run, self.kernel.keep_partitions, self.kernel.key_uses.run, *self.background)
+        kernel = self.kernel
+        kept = (kernel.relay.run, kernel.keep_partitions, kernel.key_uses.run, kernel.measurements.run)
+        parts = (*kept, *self.background)
         running = [asyncio.create_task(part(), name=f"{self.name} background") for part in parts]
         stop = asyncio.create_task(stopping.wait())
         try:
@@ -295,17 +316,21 @@ Builder = Callable[[Settings, Ports], AbstractAsyncContextManager[Service]]
 
 
 def main(build: Builder[Settings], settings_class: type[Settings]) -> None:
-    """Run one service as this process, until it is told to stop; the body of every ``__main__``."""
-    settings = settings_class()
+    """Run one service as this process, until it is told to stop; the body of every ``__main__``.
+
+    Settings are environment variables, or files of the same names in the folder that ``TENURE_SECRETS_DIR`` names.
+    """
+    settings = settings_class(_secrets_dir=os.environ.get(SECRETS_FOLDER))
     configure_logs(form=settings.log_format, level=settings.log_level)
     arm_from_environment()
-    with asyncio.Runner(loop_factory=_fast_loop) as runner:
+    with exported(TracingSettings(), version=VERSION), asyncio.Runner(loop_factory=_fast_loop) as runner:
         runner.run(_serve_one(build, settings))
 
 
 async def _serve_one(build: Builder[Settings], settings: Settings) -> None:
     stopping = stop_on_signals()
     async with build(settings, Ports()) as service:
+        ProcessCollector(registry=service.kernel.registry)
         _settle_garbage()
         log.info("started", action="started", service=service.name, host=settings.host, port=settings.port)
         await run_all([service], service.api, host=settings.host, port=settings.port, stopping=stopping)

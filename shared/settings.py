@@ -1,9 +1,10 @@
 """What every service is told from outside: environment variables, read once at the start."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import AliasChoices, AliasPath, Field, SecretStr, model_validator
+from pydantic import AliasChoices, AliasPath, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -75,6 +76,38 @@ class ServiceSettings(BaseSettings):
         url = self.amqp_url or self.common_amqp_url
         assert url is not None
         return url.get_secret_value()
+
+
+class TracingSettings(BaseSettings):
+    """Where a process's traces go; nothing is traced where nothing is said.
+
+    Attributes:
+        otlp_endpoint: a collector that takes OTLP over HTTP (``OTEL_EXPORTER_OTLP_ENDPOINT``); what else OpenTelemetry
+            calls ``OTEL_*`` (headers, sampling, sizes of queues) is what its SDK reads itself.
+        otlp_traces_endpoint: the same for traces alone (``OTEL_EXPORTER_OTLP_TRACES_ENDPOINT``).
+        file: a file to append to instead, one span a line (``TENURE_TRACES_FILE``).
+        is_disabled: the standard switch that silences all of it (``OTEL_SDK_DISABLED``).
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    otlp_endpoint: str | None = Field(default=None, validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_ENDPOINT"))
+    otlp_traces_endpoint: str | None = Field(
+        default=None, validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    )
+    file: Path | None = Field(default=None, validation_alias=common("traces_file"))
+    is_disabled: bool = Field(default=False, validation_alias=AliasChoices("OTEL_SDK_DISABLED"))
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there is anywhere for traces to go; a variable that is set to nothing is not set."""
+        goes = self.otlp_endpoint or self.otlp_traces_endpoint or self.file
+        return bool(goes) and not self.is_disabled
+
+    @field_validator("file", mode="before")
+    @classmethod
+    def _nowhere(cls, value: Any) -> Any:
+        return value or None
 
 
 def _variables(name: str, alias: str | AliasPath | AliasChoices | None, prefix: str) -> list[str]:

@@ -135,6 +135,10 @@ class DisturbedBus:
         """Subscribe, undisturbed."""
         return self._inner.consume(queue, prefetch=prefetch)
 
+    async def depths(self, queues: Sequence[str]) -> Sequence[int]:
+        """Count what nobody has."""
+        return await self._inner.depths(queues)
+
     async def check(self) -> None:
         """Return if messages can be published now."""
         await self._inner.check()

@@ -18,6 +18,9 @@ from deploy.local.rabbitmq import MissingBrokerError
 from deploy.local.stack import GivenServerError
 from shared.logs import configure_logs
 from shared.postgres import MigrationError
+from shared.service import VERSION
+from shared.settings import TracingSettings
+from shared.tracing.exporting import exported
 
 EXPECTED = (
     FolderInUseError,
@@ -77,7 +80,8 @@ def run(
     """
     configure_logs(form=_log_form(), level=os.environ.get("TENURE_LOG_LEVEL", log_level))
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        traced = exported(TracingSettings(), version=VERSION)
+        with traced, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_interruptible(work, out, interrupted))
     except SystemExit:  # how uvicorn says that it could not bind
         say_problem(out, "Another process took the port while the servers started. Run it again.")

@@ -75,6 +75,10 @@ _ATTRIBUTES: dict[str, Schema] = {
         "format": "uuid",
         "description": "The event that caused this one; for an answer, the ask.",
     },
+    "traceparent": {
+        "type": "string",
+        "description": "The span of its making, where that is traced: CloudEvents' extension for distributed tracing.",
+    },
 }
 _REQUIRED = ("specversion", "id", "type", "source", "subject", "time", "datacontenttype")
 

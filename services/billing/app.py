@@ -4,8 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 
-from prometheus_client import CollectorRegistry
-
 from services.billing.api import PATHS, routes
 from services.billing.booking import Booking
 from services.billing.documents import Printer, Seller
@@ -27,7 +25,6 @@ async def build(settings: BillingSettings, ports: Ports) -> AsyncIterator[Servic
     async with open_kernel("billing", settings, ports, SUBSCRIPTIONS) as kernel, open_provider(settings) as provider:
         seller = Seller(settings.seller_name, settings.seller_address, settings.seller_tax_id)
         with closing(Printer(seller)) as printer:
-            registry = CollectorRegistry()
             grace = timedelta(hours=settings.grace_hours)
             api = create_api(
                 "billing",
@@ -46,7 +43,7 @@ async def build(settings: BillingSettings, ports: Ports) -> AsyncIterator[Servic
                 credentials=kernel.credentials,
                 checks=kernel.checks,
                 version=VERSION,
-                registry=registry,
+                registry=kernel.registry,
             )
             yield Service(
                 "billing",
@@ -54,11 +51,11 @@ async def build(settings: BillingSettings, ports: Ports) -> AsyncIterator[Servic
                 api,
                 kernel,
                 background=[
-                    Invoicing(kernel, grace=grace, registry=registry).run,
+                    Invoicing(kernel, grace=grace, registry=kernel.registry).run,
                     Booking(kernel, collects=provider.collects).run,
                     Dunning(kernel, settings.dunning_terms).run,
                     SpendingWatch(kernel).run,
-                    *collecting(kernel, provider, settings, registry=registry),
+                    *collecting(kernel, provider, settings, registry=kernel.registry),
                 ],
                 shutdown_seconds=settings.shutdown_seconds,
             )

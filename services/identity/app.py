@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter
-from prometheus_client import CollectorRegistry
 
 from services.identity.admitting import Admitting
 from services.identity.api import PATHS, routes
@@ -57,8 +56,7 @@ async def build(settings: IdentitySettings, ports: Ports) -> AsyncIterator[Servi
             pool, changes, clock=clock, ids=ports.ids, vault=settings.vault, terms=settings.signing_terms
         )
         standings, usage = Standings(pool, clock=clock), Usage(pool, clock=clock)
-        registry = CollectorRegistry()
-        gate = Gate(_authorizer(kernel, settings, standings, usage), registry)
+        gate = Gate(_authorizer(kernel, settings, standings, usage), kernel.registry)
         api = create_api(
             "identity",
             routers=[_routes(kernel, settings, changes=changes, signing=signing, gate=gate, providers=providers)],
@@ -66,7 +64,7 @@ async def build(settings: IdentitySettings, ports: Ports) -> AsyncIterator[Servi
             credentials=kernel.credentials,
             checks=kernel.checks,
             version=VERSION,
-            registry=registry,
+            registry=kernel.registry,
             media_types=(FORM,),
         )
         yield Service(

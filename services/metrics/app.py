@@ -3,8 +3,6 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from prometheus_client import CollectorRegistry
-
 from services.metrics.api import MEDIA_TYPES, PATHS, routes
 from services.metrics.bus.consumer import UsageConsumer
 from services.metrics.deciding import Deciding
@@ -22,10 +20,9 @@ from shared.service import VERSION, Ports, Service, open_kernel
 @asynccontextmanager
 async def build(settings: MetricsSettings, ports: Ports) -> AsyncIterator[Service]:
     """Construct the service on its own database and broker login; close both at the end."""
-    registry = CollectorRegistry()
     async with (
         open_kernel("metrics", settings, ports, SUBSCRIPTIONS) as kernel,
-        open_lake(settings.lake_terms(), kernel.pool, ports.clock, registry) as lake,
+        open_lake(settings.lake_terms(), kernel.pool, ports.clock, kernel.registry) as lake,
     ):
         deciding = Deciding(kernel.pool, clock=ports.clock, ids=ports.ids)
         recorder = Recorder(kernel.pool, Quotas(kernel.dispatch.tell), clock=ports.clock)
@@ -39,7 +36,7 @@ async def build(settings: MetricsSettings, ports: Ports) -> AsyncIterator[Servic
             checks=kernel.checks,
             version=VERSION,
             media_types=MEDIA_TYPES,
-            registry=registry,
+            registry=kernel.registry,
         )
         yield Service(
             "metrics",

@@ -4,14 +4,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
-from prometheus_client import CollectorRegistry
-
 from services.onboarding.api import PATHS, Desk, Entrance, routes
 from services.onboarding.catalog import Catalog
 from services.onboarding.engine import Engine
 from services.onboarding.expiration import Terms
 from services.onboarding.handlers import SUBSCRIPTIONS
 from services.onboarding.intake import Intake
+from services.onboarding.measurements import WorkflowMeasurements
 from services.onboarding.operators import Operators
 from services.onboarding.pressure import Pressure
 from services.onboarding.reviews import Reviews
@@ -31,8 +30,10 @@ async def build(settings: OnboardingSettings, ports: Ports) -> AsyncIterator[Ser
     async with open_kernel("onboarding", settings, ports, SUBSCRIPTIONS, engine=engine) as kernel:
         watch = Watch(kernel.pool)
         kernel.consumer.on_commit = watch.wake
-        registry = CollectorRegistry()
-        pressure = Pressure(kernel.pool, ports.clock, most=settings.under_way, registry=registry)
+        workflows = WorkflowMeasurements(kernel.pool, clock=ports.clock, registry=kernel.registry)
+        kernel.measurements.poll("workflows", workflows.look)
+        kernel.bus.on_confirmed = workflows.told
+        pressure = Pressure(kernel.pool, ports.clock, most=settings.under_way, registry=kernel.registry)
         intake = Intake(kernel, engine, watch, pressure=pressure, backlog=settings.backlog)
         catalog = Catalog(kernel.pool, ports.clock)
         desk = Desk(intake, catalog, ports.clock, settings.grace_days)
@@ -53,7 +54,7 @@ async def build(settings: OnboardingSettings, ports: Ports) -> AsyncIterator[Ser
             credentials=kernel.credentials,
             checks={**kernel.checks, "catalog": catalog.check, "definitions": Versions(kernel.pool, engine).check},
             version=VERSION,
-            registry=registry,
+            registry=kernel.registry,
         )
         yield Service(
             "onboarding",

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from services.onboarding import accounts, queries
+from services.onboarding import accounts, queries, tracing
 from services.onboarding.definition import Context, Definition
 from services.onboarding.lifecycles import DEFINITIONS
 from services.onboarding.saga import (
@@ -31,6 +31,7 @@ from shared.messaging.subscriptions import NewerCodeNeededError
 from shared.messaging.topology import STATUS_EXCHANGE, exchange_of
 from shared.postgres import Connection
 from shared.service import NotReadyError
+from shared.tracing import spans
 
 SERVICE = "onboarding"
 
@@ -62,6 +63,7 @@ class Answer:
         publisher: which service told it.
         to: routing key of the ask or undo that it answers.
         happened: what the core makes of it.
+        traceparent: of its handling, where that is traced.
     """
 
     workflow_id: UUID
@@ -69,6 +71,7 @@ class Answer:
     publisher: str
     to: str | None
     happened: Input
+    traceparent: str | None = None
 
 
 class Engine:
@@ -116,7 +119,9 @@ class Engine:
         self._leave_to_newer_code(stored.values())
         for answer in answers:
             _refuse_unknown(stored, answer)
-        return await self._run(connection, stored, [(answer.workflow_id, answer.happened) for answer in answers])
+        return await self._run(
+            connection, stored, [(answer.workflow_id, answer.happened, answer.traceparent) for answer in answers]
+        )
 
     async def act(self, connection: Connection, workflow_id: UUID, action: Action) -> Acted | None:
         """Take an operator's action into account; return what it has done, or None if there is no such workflow.
@@ -130,7 +135,7 @@ class Engine:
             return None
         self._leave_to_newer_code(stored.values())
         before = stored[workflow_id]
-        outgoing = await self._run(connection, stored, [(workflow_id, action)])
+        outgoing = await self._run(connection, stored, [(workflow_id, action, spans.current())])
         return Acted(before, stored[workflow_id], outgoing)
 
     async def take_due(self, connection: Connection, *, limit: int) -> tuple[int, list[Outgoing]]:
@@ -142,7 +147,9 @@ class Engine:
         now = self._clock.now()
         stored = await load(connection, await queries.lock_due_workflows(connection, now=now, limit=limit))
         self._leave_to_newer_code(stored.values())
-        inputs = [(workflow_id, each) for workflow_id in stored for each in _due(stored[workflow_id].workflow, now)]
+        inputs = [
+            (workflow_id, each, None) for workflow_id in stored for each in _due(stored[workflow_id].workflow, now)
+        ]
         return len(stored), await self._run(connection, stored, inputs)
 
     def _leave_to_newer_code(self, stored: Iterable[Stored]) -> None:
@@ -150,19 +157,24 @@ class Engine:
             if (each.definition, each.version) not in self._definitions:
                 raise NewerCodeNeededError(f"workflow {each.workflow.id} runs {each.definition} version {each.version}")
 
-    def first(self, stored: Stored, happened: Input) -> tuple[Advanced, list[Outgoing]]:
-        """Advance a workflow that is not stored yet."""
+    def first(self, stored: Stored, happened: Input, *, because: str | None = None) -> tuple[Advanced, list[Outgoing]]:
+        """Advance a workflow that is not stored yet.
+
+        Args:
+            because: the traceparent of what made this happen.
+        """
         advanced = advance(stored.workflow, happened, now=self._clock.now(), new_id=self._ids.new)
-        return advanced, self._outgoing(stored, advanced)
+        outgoing = self._outgoing(stored, advanced)
+        return tracing.trace(stored, advanced, outgoing, because=because), outgoing
 
     async def _run(
-        self, connection: Connection, stored: dict[UUID, Stored], inputs: Sequence[tuple[UUID, Input]]
+        self, connection: Connection, stored: dict[UUID, Stored], inputs: Sequence[tuple[UUID, Input, str | None]]
     ) -> list[Outgoing]:
         before = dict(stored)
         entries: list[dict[str, Any]] = []
         outgoing: list[Outgoing] = []
-        for workflow_id, happened in inputs:
-            advanced, messages = self.first(stored[workflow_id], happened)
+        for workflow_id, happened, because in inputs:
+            advanced, messages = self.first(stored[workflow_id], happened, because=because)
             stored[workflow_id] = replace(stored[workflow_id], workflow=advanced.workflow)
             entries += history_rows(advanced.workflow, advanced.history)
             outgoing += messages

@@ -34,7 +34,7 @@ def _answer(event: Event) -> Answer:
     fact = event.message
     assert isinstance(fact, Fact)
     to = fact.answers.routing_key() if fact.answers is not None else None
-    return Answer(workflow_id, step, event.publisher, to, _input(fact, step, event.causation_id))
+    return Answer(workflow_id, step, event.publisher, to, _input(fact, step, event.causation_id), event.traceparent)
 
 
 def _input(fact: Fact, step: str, ask_id: UUID | None) -> Input:

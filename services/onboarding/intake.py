@@ -8,8 +8,9 @@ from typing import Any
 
 import asyncpg
 import structlog
+from opentelemetry.trace import Span
 
-from services.onboarding import decisions, orders, queries
+from services.onboarding import decisions, orders, queries, tracing
 from services.onboarding.engine import Engine
 from services.onboarding.orders import Order, Placed
 from services.onboarding.presentation import presented
@@ -26,6 +27,8 @@ from shared.messaging.event import Outgoing
 from shared.postgres import CONTENTION, Connection, is_unavailable, transaction
 from shared.service import Kernel
 from shared.text import name_key
+from shared.tracing import spans
+from shared.tracing.messages import trace_making
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +59,7 @@ class Application:
         fingerprint: of the request as it was sent.
         decider: who asks, as the audit trail has it.
         answer: what becomes of it.
+        traceparent: of the request, where that is traced.
     """
 
     order: Order
@@ -64,6 +68,7 @@ class Application:
     fingerprint: bytes
     decider: Decider
     answer: "asyncio.Future[Accepted]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    traceparent: str | None = field(default_factory=spans.current)
 
     @property
     def idempotency(self) -> tuple[str, str] | None:
@@ -91,6 +96,7 @@ class _Started:
     advanced: Advanced
     outgoing: Sequence[Outgoing]
     answer: Mapping[str, Any]
+    span: Span
 
 
 class _OvertakenError(Exception):
@@ -184,6 +190,8 @@ class Intake:
             await self._store(connection, started)
         await failpoint("before_202")
         self._watch.wake()
+        for each in started:
+            each.span.end()
         settled |= refused | {each.application: Accepted(each.answer) for each in started}
         for application, outcome in settled.items():
             application.settle(outcome)
@@ -230,13 +238,16 @@ class Intake:
             definition.plan_for(placed.request),
             deadline_at=deadline_at,
         )
-        stored = Stored(workflow, definition.name, definition.version, placed.request)
-        advanced, outgoing = self._engine.first(stored, Started())
+        span = tracing.begin(workflow, because=application.traceparent)
+        traceparent = spans.traceparent_of(span)
+        stored = Stored(workflow, definition.name, definition.version, placed.request, traceparent=traceparent)
+        advanced, outgoing = self._engine.first(stored, Started(), because=traceparent)
         begun = replace(stored, workflow=advanced.workflow)
         ports = self._kernel.ports
         decision = decisions.ordered(placed, application.decider, clock=ports.clock, ids=ports.ids)
         outgoing.append(self._kernel.dispatch.tell(decision))
-        return _Started(application, placed, begun, advanced, outgoing, presented(begun))
+        trace_making(outgoing, because=traceparent)
+        return _Started(application, placed, begun, advanced, outgoing, presented(begun), span)
 
     async def _store(self, connection: Connection, started: Sequence[_Started]) -> None:
         if not started:
@@ -321,4 +332,5 @@ def _new_row(started: _Started) -> dict[str, Any]:
         "name_key": name_key(customer_name),
         "plan": plan_rows(workflow.plan),
         "request": started.placed.request,
+        "traceparent": started.stored.traceparent,
     }

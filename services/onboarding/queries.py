@@ -238,12 +238,13 @@ async def insert_workflows(connection: Connection, workflows: Sequence[Mapping[s
         """
         INSERT INTO workflow (
             id, kind, definition, version, tenant_id, customer_name, name_key, status, plan, request, seq, deadline_at,
-            created_at, updated_at)
+            traceparent, created_at, updated_at)
         SELECT id, kind, definition, version, tenant_id, customer_name, name_key, status, plan, request, seq,
-               deadline_at, updated_at, updated_at
+               deadline_at, traceparent, updated_at, updated_at
         FROM jsonb_to_recordset($1) AS new (
             id uuid, kind text, definition text, version integer, tenant_id text, customer_name text, name_key text,
-            status text, plan json, request jsonb, seq bigint, deadline_at timestamptz, updated_at timestamptz)
+            status text, plan json, request jsonb, seq bigint, deadline_at timestamptz, traceparent text,
+            updated_at timestamptz)
         ORDER BY tenant_id, id
         ON CONFLICT (tenant_id) WHERE status IN ('running', 'compensating', 'needs_attention') DO NOTHING
         RETURNING id
@@ -280,6 +281,24 @@ async def pressure(connection: Connection, *, due_by: datetime, ended_since: dat
     return row[0], row[1]
 
 
+async def in_progress(connection: Connection) -> Rows:
+    """Return for each kind and status of workflows that have not ended how many there are.
+
+    With it ``quiet_since``: since when nothing has happened to one that does not just let time pass, and ``next_due``:
+    when the first timer of all goes off.
+    """
+    return await connection.fetch(
+        """
+        SELECT kind, status, count(*), min(updated_at) FILTER (WHERE passing.workflow_id IS NULL) AS quiet_since,
+               (SELECT min(due_at) FROM step) AS next_due
+        FROM workflow LEFT JOIN (SELECT DISTINCT workflow_id FROM step WHERE due_at IS NOT NULL AND due = 'wait')
+             AS passing ON passing.workflow_id = workflow.id
+        WHERE status IN ('running', 'compensating', 'needs_attention')
+        GROUP BY kind, status
+        """
+    )
+
+
 async def active_definitions(connection: Connection) -> Rows:
     """Return ``name``, ``version`` and ``step`` of whatever workflows that have not ended still run.
 
@@ -301,11 +320,14 @@ async def insert_steps(connection: Connection, steps: Sequence[Mapping[str, Any]
     await connection.execute(
         """
         INSERT INTO step (
-            workflow_id, name, status, attempts, undo_attempts, may_have_effect, ask_id, due_at, due, started_at)
-        SELECT workflow_id, name, status, attempts, undo_attempts, may_have_effect, ask_id, due_at, due, started_at
+            workflow_id, name, status, attempts, undo_attempts, may_have_effect, ask_id, due_at, due, started_at,
+            traceparent)
+        SELECT workflow_id, name, status, attempts, undo_attempts, may_have_effect, ask_id, due_at, due, started_at,
+               traceparent
         FROM jsonb_to_recordset($1) AS new (
             workflow_id uuid, name text, status text, attempts integer, undo_attempts integer,
-            may_have_effect boolean, ask_id uuid, due_at timestamptz, due text, started_at timestamptz)
+            may_have_effect boolean, ask_id uuid, due_at timestamptz, due text, started_at timestamptz,
+            traceparent text)
         """,
         steps,
     )
@@ -390,11 +412,12 @@ async def save_steps(connection: Connection, steps: Sequence[Mapping[str, Any]])
             status = new.status, attempts = new.attempts, undo_attempts = new.undo_attempts,
             may_have_effect = new.may_have_effect, ask_id = new.ask_id, due_at = new.due_at, due = new.due,
             result = new.result, error = new.error, started_at = new.started_at, finished_at = new.finished_at,
+            traceparent = new.traceparent,
             progress = new.progress
         FROM jsonb_to_recordset($1) AS new (
             workflow_id uuid, name text, status text, attempts integer, undo_attempts integer,
             may_have_effect boolean, ask_id uuid, due_at timestamptz, due text, result jsonb, error jsonb,
-            started_at timestamptz, finished_at timestamptz, progress jsonb)
+            started_at timestamptz, finished_at timestamptz, progress jsonb, traceparent text)
         WHERE (step.workflow_id, step.name) = (new.workflow_id, new.name)
         """,
         steps,

@@ -24,6 +24,7 @@ class Stored:
         definition: the name of the definition it started with, and its ``version``.
         request: what was accepted, JSON.
         created_at: when it was; None while that is only about to happen.
+        traceparent: of its beginning, where that was traced.
     """
 
     workflow: Workflow
@@ -31,6 +32,7 @@ class Stored:
     version: int
     request: Mapping[str, Any]
     created_at: datetime | None = None
+    traceparent: str | None = None
 
 
 def workflow_row(workflow: Workflow) -> dict[str, Any]:
@@ -74,6 +76,7 @@ async def load(connection: Connection, rows: Sequence[asyncpg.Record]) -> dict[U
             row["version"],
             row["request"],
             row["created_at"],
+            row["traceparent"],
         )
         for row in rows
     }
@@ -120,6 +123,7 @@ def _step(row: asyncpg.Record) -> Step:
         started_at=row["started_at"],
         finished_at=row["finished_at"],
         progress=_progress(row["progress"]) if row["progress"] else None,
+        traceparent=row["traceparent"],
     )
 
 

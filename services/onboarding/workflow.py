@@ -96,6 +96,7 @@ class Step:
         due_at: when its timer goes off; None while there is nothing to wait for.
         result: what the participant answered.
         progress: how far it was when it last told something new, of what it was asked last: the step or its undo.
+        traceparent: of what it was asked last, where that was traced.
     """
 
     status: StepStatus = StepStatus.PENDING
@@ -110,6 +111,7 @@ class Step:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     progress: Progress | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,7 @@ async def build(settings: ProvisioningSettings, ports: Ports) -> AsyncIterator[S
         kernel = await opened.enter_async_context(
             open_kernel("provisioning", settings, ports, SUBSCRIPTIONS, drivers=drivers, regions=settings.regions)
         )
+        kernel.measurements.watch_pool("application", application)
         callbacks = PostgresCallbacks(kernel.pool)
         if settings.webhook_url is not None:
             drivers.add(await opened.enter_async_context(_webhook(settings, ports, callbacks)))
@@ -78,6 +79,7 @@ async def build(settings: ProvisioningSettings, ports: Ports) -> AsyncIterator[S
             credentials=kernel.credentials,
             checks=kernel.checks,
             version=VERSION,
+            registry=kernel.registry,
         )
         yield Service(
             "provisioning",

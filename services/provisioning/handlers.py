@@ -225,8 +225,15 @@ async def take_back(
     operation = _TAKEN_BACK[type(reversals[0].undo.message)]
     undos = {key_of(each.undo): each for each in reversals}  # of a repeated one, the newest is answered
     known = await jobs.lock(connection, list(undos))
-    turned = {known[key]["job_id"]: undos[key].undo.id for key in undos if key in known}
-    await jobs.turn_back(connection, list(turned), list(turned.values()), [ids.new() for _ in turned], now=clock.now())
+    turned = {known[key]["job_id"]: undos[key].undo for key in undos if key in known}
+    await jobs.turn_back(
+        connection,
+        list(turned),
+        [undo.id for undo in turned.values()],
+        [ids.new() for _ in turned],
+        traceparents=[undo.traceparent for undo in turned.values()],
+        now=clock.now(),
+    )
     begun = await _begin_to_take_back(
         connection, operation, [each for key, each in undos.items() if key not in known], ids
     )

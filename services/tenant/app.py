@@ -31,6 +31,7 @@ async def build(settings: TenantSettings, ports: Ports) -> AsyncIterator[Service
             credentials=kernel.credentials,
             checks=kernel.checks,
             version=VERSION,
+            registry=kernel.registry,
         )
         await patiently(lambda: announce_catalog(kernel), what="tenant", clock=ports.clock)
         yield Service("tenant", PATHS, api, kernel, shutdown_seconds=settings.shutdown_seconds)

@@ -139,7 +139,7 @@ def assemble(
     )
     # The last one added is the outermost.
     api.add_middleware(BodyGuard, media_types=media_types)
-    api.add_middleware(RequestRecorder, registry=registry, ids=ids)
+    api.add_middleware(RequestRecorder, service=name, registry=registry, ids=ids)
     return api
 
 

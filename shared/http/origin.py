@@ -15,10 +15,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from shared.http.api import Health, Readiness, assemble, ready
 from shared.http.merging import merge_metrics, merge_openapi
 from shared.http.pages import documentation_page
+from shared.http.problems import Problem
 from shared.ids import Ids, TimeOrderedIds
 
 _PAGES = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs")
 """What every service has at the same path; here it is the origin's, and the service's below ``/services/<name>``."""
+
+_PAGE_SECONDS = 5.0  # above what a service gives each of its own checks
 
 
 class _Origin:
@@ -89,7 +92,7 @@ def _routes(apis: Mapping[str, ASGIApp], registry: CollectorRegistry, version: s
     @router.get("/metrics")
     async def metrics() -> Response:
         answers = await _ask_all(apis, "/metrics")
-        texts = {name: body.decode() for name, (_, body) in answers.items()}
+        texts = {name: body.decode() for name, (status, body) in answers.items() if status == HTTPStatus.OK}
         texts["origin"] = generate_latest(registry).decode()
         return Response(merge_metrics(texts), media_type=CONTENT_TYPE_LATEST)
 
@@ -106,14 +109,28 @@ def _routes(apis: Mapping[str, ASGIApp], registry: CollectorRegistry, version: s
 
 async def _document(apis: Mapping[str, ASGIApp], version: str) -> dict[str, Any]:
     answers = await _ask_all(apis, "/openapi.json")
+    if missing := [f"{name} {_reason(body)}" for name, (status, body) in answers.items() if status != HTTPStatus.OK]:
+        raise Problem(503, code="service_away", detail=f"The whole API cannot be shown: {', '.join(missing)}.")
     merged = merge_openapi({name: json.loads(body) for name, (_, body) in answers.items()})
     merged["info"]["version"] = version
     return merged
 
 
 async def _ask_all(apis: Mapping[str, ASGIApp], path: str) -> dict[str, tuple[int, bytes]]:
-    answers = await asyncio.gather(*(_ask(app, path) for app in apis.values()))
+    answers = await asyncio.gather(*(_answer_of(app, path) for app in apis.values()))
     return dict(zip(apis, answers, strict=True))
+
+
+async def _answer_of(app: ASGIApp, path: str) -> tuple[int, bytes]:
+    """Ask an application for a page; one that is away or frozen has a problem for an answer."""
+    try:
+        async with asyncio.timeout(_PAGE_SECONDS):
+            return await _ask(app, path)
+    except TimeoutError:
+        problem = Problem(503, code="service_silent", detail=f"No answer within {_PAGE_SECONDS:g} s.")
+    except Problem as error:
+        problem = error
+    return problem.status, bytes(problem.response(path).body)
 
 
 def _reason(body: bytes) -> str:

@@ -1,4 +1,4 @@
-"""What is kept of every request: an id on all its log lines, one access line, one measurement. And the last resort."""
+"""What is kept of every request: an id on its log lines, an access line, a measurement, a span. And the last resort."""
 
 import asyncio
 import re
@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.http.problems import RETRY_AFTER_SECONDS, Problem, problem_of
 from shared.ids import Ids
+from shared.tracing.requests import Served, serving
 
 log = structlog.get_logger(__name__)
 
@@ -31,12 +32,14 @@ class RequestRecorder:
 
     Args:
         app: what is recorded.
+        service: whose it is.
         registry: where ``tenure_http_request_seconds`` is kept, by method, route and status.
         ids: makes the ids of requests that bring none.
     """
 
-    def __init__(self, app: ASGIApp, registry: CollectorRegistry, ids: Ids) -> None:
+    def __init__(self, app: ASGIApp, service: str, registry: CollectorRegistry, ids: Ids) -> None:
         self._app = app
+        self._service = service
         self._ids = ids
         self._seconds = Histogram(
             "tenure_http_request_seconds",
@@ -53,11 +56,11 @@ class RequestRecorder:
         name = request_id(scope["headers"], self._ids)
         answer = _Answer(send, name)
         started = time.perf_counter()
-        with structlog.contextvars.bound_contextvars(request_id=name):
+        with structlog.contextvars.bound_contextvars(request_id=name), serving(self._service, scope, name) as served:
             try:
                 await self._answered(scope, receive, answer)
             finally:
-                self._record(scope, answer.status, time.perf_counter() - started)
+                self._record(scope, answer.status, time.perf_counter() - started, served)
 
     async def _answered(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
         try:
@@ -72,11 +75,12 @@ class RequestRecorder:
                 raise  # too late for another answer: the server must break the connection
             await problem.response(scope["path"])(scope, receive, answer.send)
 
-    def _record(self, scope: Scope, status: int | None, seconds: float) -> None:
+    def _record(self, scope: Scope, status: int | None, seconds: float, served: Served) -> None:
         # Labels have few values whatever clients send: the route's template, never the path.
         route = getattr(scope.get("route"), "path", "")
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self._seconds.labels(method, route, str(status or 0)).observe(seconds)
+        served.answer(method, route, status)
         write = log.debug if status is not None and status < _FIRST_ERROR else log.info
         write(
             "request",

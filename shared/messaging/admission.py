@@ -18,6 +18,10 @@ ORIGIN = "tenure-origin"
 """Header: the exchange that a message on the ladder first came through; only the service itself can write it."""
 
 
+TRIED = "tenure-tried"
+"""Header: the traceparent of the last attempt, where that was traced."""
+
+
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """An event that may be handled.
@@ -26,12 +30,14 @@ class Arrival:
         raw: its JSON, to be published again when it has to wait.
         origin: the exchange it first came through.
         attempt: how often it was tried before.
+        tried: the traceparent of the last time, where that was traced.
     """
 
     event: Event
     raw: bytes
     origin: str
     attempt: int
+    tried: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +118,7 @@ class Admission:
         if event.type not in self._heard:
             detail = f"{self._service} has no handler for {event.type}"
             return Unknown(raw=body, origin=origin, attempt=attempt, detail=detail)
-        return Arrival(event=event, raw=body, origin=origin, attempt=attempt)
+        return Arrival(event=event, raw=body, origin=origin, attempt=attempt, tried=_tried(delivery, attempt))
 
     def _origin(self, delivery: Delivery) -> tuple[str, int]:
         """Find out whose message this is: from its exchange or, when it comes off our own ladder, from our headers."""
@@ -135,6 +141,11 @@ class Admission:
             raise _ForgedError(f"source {event.publisher} came through {origin}")
         if not self._manifest.may_say(event.publisher, event.type):
             raise _ForgedError(f"{event.publisher} does not say {event.type}")
+
+
+def _tried(delivery: Delivery, attempt: int) -> str | None:
+    tried = delivery.headers.get(TRIED) if attempt else None
+    return tried if isinstance(tried, str) else None
 
 
 def _rejected(delivery: Delivery, body: bytes, reason: str, detail: str, origin: str) -> Rejected:

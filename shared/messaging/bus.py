@@ -105,6 +105,17 @@ class Bus(Protocol):
         """
         ...
 
+    async def depths(self, queues: Sequence[str]) -> Sequence[int]:
+        """Count the messages of each queue that nobody has; what is delivered and not settled is not among them.
+
+        Only while something is consumed: a broker that runs full stops reading from whoever publishes, and answers
+        only those who do not.
+
+        Raises:
+            BusUnavailableError: the broker is away, has no such queue or does not tell, or nothing is consumed.
+        """
+        ...
+
     async def check(self) -> None:
         """Return if messages can be published now.
 

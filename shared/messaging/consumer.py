@@ -28,6 +28,7 @@ from shared.messaging.outbox import Relay
 from shared.messaging.subscriptions import NewerCodeNeededError
 from shared.messaging.topology import Manifest, work_queue_of
 from shared.postgres import CONTENTION, Pool, is_unavailable, transaction
+from shared.tracing.messages import Work, handling
 
 log = structlog.get_logger(__name__)
 
@@ -134,16 +135,17 @@ class Consumer:
         return await self._take(arrivals) if arrivals else []
 
     async def _take(self, arrivals: Sequence[Arrival]) -> Sequence[Outgoing]:
-        with structlog.contextvars.bound_contextvars(**_ids(arrivals)):
-            return await self._take_bound(arrivals)
+        with structlog.contextvars.bound_contextvars(**_ids(arrivals)), handling(self._service, arrivals) as work:
+            return await self._take_bound(arrivals, work)
 
-    async def _take_bound(self, arrivals: Sequence[Arrival]) -> Sequence[Outgoing]:
+    async def _take_bound(self, arrivals: Sequence[Arrival], work: Work) -> Sequence[Outgoing]:
         try:
-            return await self._transact_patiently(arrivals)
+            return await self._transact_patiently(arrivals, work)
         except BusUnavailableError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the ladder is where it ends
             failure = error
+        work.fail(failure)
         if len(arrivals) > 1:
             log.warning("batch failed, one by one", action="batch_split", count=len(arrivals), error=repr(failure))
             for arrival in arrivals:
@@ -156,12 +158,12 @@ class Consumer:
             await self._ladder.climb(arrivals[0], failure)
         return []
 
-    async def _transact_patiently(self, arrivals: Sequence[Arrival]) -> Sequence[Outgoing]:
+    async def _transact_patiently(self, arrivals: Sequence[Arrival], work: Work) -> Sequence[Outgoing]:
         """Transact, waiting out outages without end and contention a few times."""
         outages = contentions = 0
         while True:
             try:
-                return await self._transact(arrivals)
+                return await self._transact(arrivals, work)
             except CONTENTION:
                 contentions += 1
                 if contentions == _CONTENTION_ATTEMPTS:
@@ -175,12 +177,12 @@ class Consumer:
                 if self._stopping:
                     raise BusUnavailableError("stopped while the database was away") from error
 
-    async def _transact(self, arrivals: Sequence[Arrival]) -> Sequence[Outgoing]:
+    async def _transact(self, arrivals: Sequence[Arrival], work: Work) -> Sequence[Outgoing]:
         now: datetime = self._clock.now()
         async with transaction(self._pool) as connection:
             fresh = await inbox.admit(connection, [arrival.event.id for arrival in arrivals])
             events = {arrival.event.id: arrival.event for arrival in arrivals if arrival.event.id in fresh}
-            outgoing = await self._dispatch.handle(connection, list(events.values()))
+            outgoing = await self._dispatch.handle(connection, work.given(list(events.values())))
             await failpoint("handled")
             await outbox.insert(connection, outgoing, now=now)
             await failpoint("before_commit")

@@ -4,12 +4,15 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+from prometheus_client import CollectorRegistry
+
 from shared.clock import Clock
 from shared.contracts import UNDONE
 from shared.contracts.base import Fact, Message
 from shared.ids import Ids
 from shared.messaging import barrier
 from shared.messaging.event import Event, Outgoing
+from shared.messaging.measured import Handling
 from shared.messaging.subscriptions import (
     Answered,
     Changed,
@@ -28,13 +31,23 @@ class Dispatch:
 
     Args:
         subscriptions: bound, see `shared.messaging.subscriptions.bind`.
+        registry: where is kept how long handlers take, and how many messages they took.
     """
 
-    def __init__(self, *, service: str, subscriptions: Subscriptions, clock: Clock, ids: Ids) -> None:
+    def __init__(
+        self,
+        *,
+        service: str,
+        subscriptions: Subscriptions,
+        clock: Clock,
+        ids: Ids,
+        registry: CollectorRegistry | None = None,
+    ) -> None:
         self._service = service
         self._subscriptions = {message.routing_key(): each for message, each in subscriptions.items()}
         self._clock = clock
         self._ids = ids
+        self._handling = Handling(registry)
 
     @property
     def heard(self) -> Collection[str]:
@@ -48,7 +61,8 @@ class Dispatch:
             groups.setdefault(self._group_of(event), []).append(event)
         outgoing: list[Outgoing] = []
         for group in groups.values():
-            outgoing += await self._handle_group(connection, self._subscriptions[group[0].type], group)
+            with self._handling.of(group):
+                outgoing += await self._handle_group(connection, self._subscriptions[group[0].type], group)
         return outgoing
 
     def _group_of(self, event: Event) -> Hashable:

@@ -1,12 +1,14 @@
 """The envelope: every message travels as a CloudEvent 1.0, alone in binary mode or as part of a JSON batch."""
 
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import orjson
+from opentelemetry.trace import Span
 from pydantic import ValidationError
 
 from shared.contracts import CATALOGUE
@@ -16,6 +18,11 @@ BATCH = "application/cloudevents-batch+json"
 """The content type of several events in one AMQP message (CloudEvents JSON format 1.0, section 4)."""
 
 SOURCE_PREFIX = "/tenure/"
+
+_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACEPARENT_SIZE = 55
+_BEFORE_TRACEPARENT = b',"traceparent":"'
+_BEHIND_TRACEPARENT = b'"}'
 
 
 class UnknownTypeError(Exception):
@@ -37,6 +44,8 @@ class Event:
         workflow_id: the workflow on whose behalf it travels (``correlationid``).
         step: the step of that workflow (``workflowstep``); with ``workflow_id`` it identifies an operation.
         causation_id: the message that caused this one (``causationid``); for an answer, the ask.
+        traceparent: the span of its making (``traceparent``, CloudEvents' extension for distributed tracing); for who
+            handles it, the span of its handling. None where it is not traced.
     """
 
     id: UUID
@@ -46,6 +55,7 @@ class Event:
     workflow_id: UUID | None = None
     step: str | None = None
     causation_id: UUID | None = None
+    traceparent: str | None = None
 
     @property
     def type(self) -> str:
@@ -54,7 +64,8 @@ class Event:
 
     def encode(self) -> bytes:
         """Render the event in the CloudEvents JSON format."""
-        return orjson.dumps(self._attributes() | {"data": self.message.model_dump(mode="json", by_alias=True)})
+        event = orjson.dumps(self._attributes() | {"data": self.message.model_dump(mode="json", by_alias=True)})
+        return event if self.traceparent is None else with_traceparent(event, self.traceparent)
 
     def _attributes(self) -> dict[str, Any]:
         attributes: dict[str, Any] = {
@@ -75,18 +86,33 @@ class Event:
         return attributes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outgoing:
     """An event on its way out: what an outbox row holds.
 
     Attributes:
-        event: the encoded CloudEvent.
+        event: the encoded CloudEvent; only its traceparent is added later, see `shared.tracing.messages.trace_making`.
+        span: of its making, until it leaves; None where it is not traced.
     """
 
     id: UUID
     exchange: str
     routing_key: str
     event: bytes
+    span: Span | None = field(default=None, compare=False, repr=False)
+
+
+def with_traceparent(event: bytes, traceparent: str) -> bytes:
+    """Add the last attribute to an encoded event that has none yet."""
+    return event[:-1] + _BEFORE_TRACEPARENT + traceparent.encode() + _BEHIND_TRACEPARENT
+
+
+def traceparent_in(event: bytes) -> str | None:
+    """Return the traceparent that was added to an encoded event, if one was."""
+    begin = -_TRACEPARENT_SIZE - len(_BEHIND_TRACEPARENT)
+    if event[begin - len(_BEFORE_TRACEPARENT) : begin] != _BEFORE_TRACEPARENT:
+        return None
+    return event[begin : -len(_BEHIND_TRACEPARENT)].decode()
 
 
 def decode(raw: Any) -> Event:
@@ -106,6 +132,7 @@ def decode(raw: Any) -> Event:
             workflow_id=_uuid(raw.get("correlationid")),
             step=_text(raw.get("workflowstep")),
             causation_id=_uuid(raw.get("causationid")),
+            traceparent=_traceparent(raw.get("traceparent")),
         )
     except KeyError as error:
         raise UndecodableError(f"missing attribute {error}") from error
@@ -158,3 +185,8 @@ def _text(value: Any) -> str | None:
     if value is not None and not isinstance(value, str):
         raise TypeError(f"{value!r} is no text")
     return value
+
+
+def _traceparent(value: Any) -> str | None:
+    """Take what is no traceparent for none: no message is worse for how it is traced."""
+    return value if isinstance(value, str) and _TRACEPARENT.fullmatch(value) else None

@@ -6,10 +6,11 @@ import structlog
 
 from shared.clock import Clock
 from shared.ids import Ids
-from shared.messaging.admission import ATTEMPT, ORIGIN, Arrival, Rejected, Unknown
+from shared.messaging.admission import ATTEMPT, ORIGIN, TRIED, Arrival, Rejected, Unknown
 from shared.messaging.bus import Bus, BusUnavailableError, Outcome, Parcel
 from shared.messaging.event import BATCH, join_batch
 from shared.messaging.topology import RETRY_DELAYS, retry_exchange_of
+from shared.tracing import spans
 
 log = structlog.get_logger(__name__)
 
@@ -80,6 +81,8 @@ class Ladder:
         delay = RETRY_DELAYS[min(waiting.attempt, len(RETRY_DELAYS) - 1)]
         log.warning("message waits", action="message_retried", delay_seconds=delay)
         headers: dict[str, str | int] = {ATTEMPT: waiting.attempt + 1, ORIGIN: waiting.origin}
+        if tried := spans.current():
+            headers[TRIED] = tried
         await self._publish([self._parcel(f"retry.{delay}s", join_batch([waiting.raw]), BATCH, headers)])
 
     async def _give_up(self, waiting: Arrival | Unknown, reason: str, detail: str) -> None:

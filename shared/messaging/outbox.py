@@ -21,6 +21,7 @@ from shared.messaging.bus import Bus, Outcome, Parcel
 from shared.messaging.event import BATCH, Outgoing, join_batch
 from shared.messaging.topology import STATUS_EXCHANGE, Manifest
 from shared.postgres import CONTENTION, Connection, Pool, is_unavailable, transaction
+from shared.tracing.messages import moment, trace_leaving, trace_making, trace_sending
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +43,7 @@ async def insert(connection: Connection, outgoing: Sequence[Outgoing], *, now: d
     """Write messages into the outbox, within the caller's transaction."""
     if not outgoing:
         return
+    trace_making(outgoing)
     await connection.execute(
         """
         INSERT INTO outbox (id, exchange, routing_key, event, due_at)
@@ -111,6 +113,7 @@ class Relay:
         """Publish rows that were just committed; whatever is not confirmed now, the sweeper sends later."""
         if not outgoing:
             return
+        trace_leaving(outgoing)
         with suppress(FailpointError):
             await failpoint("before_publish")
             await self._publish(outgoing)
@@ -181,10 +184,12 @@ class Relay:
         self._in_flight.update(ids)
         confirmed: list[UUID] = []
         unknown: list[UUID] = []
+        began = moment()
         try:
             outcomes = await self._bus.publish([parcel for parcel, _ in packed])
             await failpoint("confirmed")
             for (parcel, rows), outcome in zip(packed, outcomes, strict=True):
+                trace_sending(rows, outcome, since=began)
                 if outcome is Outcome.CONFIRMED:
                     confirmed += [row.id for row in rows]
                 elif outcome is Outcome.UNROUTABLE:

@@ -51,6 +51,7 @@ class RabbitBus:
         self._name = name
         self._login = login_of(url)
         self._publishing: _PublishingLink | None = None
+        self._consuming: list[AbstractConnection] = []
         self._opening = asyncio.Lock()
 
     async def publish(self, parcels: Sequence[Parcel]) -> Sequence[Outcome]:
@@ -75,11 +76,21 @@ class RabbitBus:
         consumption = _RabbitConsumption(queue)
         try:
             await _guarded(consumption.start(connection, prefetch))
+            self._consuming.append(connection)
             yield consumption
             await consumption.cancel()
         finally:
+            if connection in self._consuming:
+                self._consuming.remove(connection)
             consumption.unwatch()
             await _close(connection)
+
+    async def depths(self, queues: Sequence[str]) -> Sequence[int]:
+        """Declare each queue passively, which needs no permission, on a connection that consumes."""
+        connection = next((each for each in self._consuming if not each.is_closed), None)
+        if connection is None:
+            raise BusUnavailableError("nothing is consumed")
+        return await _guarded(_depths(connection, queues))
 
     async def check(self) -> None:
         """Return if the publishing connection is open or can be opened."""
@@ -235,6 +246,12 @@ class _RabbitConsumption:
                     return
         except _BROKEN as error:
             self._lost(f"watchdog: {str(error) or type(error).__name__}")()
+
+
+async def _depths(connection: AbstractConnection, queues: Sequence[str]) -> list[int]:
+    async with asyncio.timeout(_CONNECT_SECONDS), connection.channel(publisher_confirms=False) as channel:
+        found = [await channel.declare_queue(name, passive=True) for name in queues]
+    return [each.declaration_result.message_count or 0 for each in found]
 
 
 async def _connect(url: str, name: str) -> AbstractConnection:

@@ -8,7 +8,13 @@ from uuid import uuid4
 import pytest
 
 from shared.messaging.bus import Bus, BusUnavailableError, Consumption, Delivery, Outcome, Parcel
-from shared.messaging.topology import DELIVERY_LIMIT, STATUS_EXCHANGE, exchange_of, retry_exchange_of
+from shared.messaging.topology import (
+    DELIVERY_LIMIT,
+    RETRY_DELAYS,
+    STATUS_EXCHANGE,
+    exchange_of,
+    retry_exchange_of,
+)
 from shared.testing.eventually import eventually
 from shared.testing.three_services import ANSWER, ASK, NEWS
 
@@ -197,6 +203,35 @@ class BusSuite:
 
         assert first in {Outcome.CONFIRMED, Outcome.UNKNOWN}
         assert second is Outcome.CONFIRMED
+
+    async def test_a_service_sees_how_much_waits_in_its_queues(self, site: Site) -> None:
+        """What a reader has and has not settled is not among it."""
+        own = ["billing.work", "billing.parking", *(f"billing.retry.{delay}s" for delay in RETRY_DELAYS)]
+        bus = site.bus("billing")
+        async with bus.consume("billing.work", prefetch=1) as consumption:
+            await site.bus("onboarding").publish(
+                [parcel("onboarding", ASK, str(number).encode()) for number in range(3)]
+            )
+            await take(consumption, 1)
+            await _until_ready(site, "billing.work", 2)
+
+            assert list(await bus.depths(own)) == [2, 0, 0, 0, 0]
+
+    async def test_how_much_waits_is_not_known_without_a_reader_or_a_broker(self, site: Site) -> None:
+        """And the reader does not suffer for it."""
+        bus = site.bus("billing")
+        with pytest.raises(BusUnavailableError):
+            await bus.depths(["billing.work"])
+        async with bus.consume("billing.work", prefetch=1) as consumption:
+            with pytest.raises(BusUnavailableError):
+                await bus.depths(["billing.work", "no.such.queue"])
+            assert list(await bus.depths(["billing.work"])) == [0]
+
+            await site.bus("onboarding").publish([parcel("onboarding", ASK)])
+            await take(consumption, 1)
+            site.cut()
+            with pytest.raises(BusUnavailableError):
+                await bus.depths(["billing.work"])
 
     async def test_stopping_wakes_a_reader_with_nothing(self, site: Site) -> None:
         """So that a service can end."""

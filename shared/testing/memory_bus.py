@@ -65,6 +65,16 @@ class MemoryBroker:
         found = self._queues[queue]
         return len(found.ready) + sum(len(consumer.unsettled) for consumer in found.consumers)
 
+    def ready(self, queues: Sequence[str]) -> Sequence[int]:
+        """Return how many messages of each queue nobody has.
+
+        Raises:
+            BusUnavailableError: there is no such queue.
+        """
+        if missing := [queue for queue in queues if queue not in self._queues]:
+            raise BusUnavailableError(f"no queue {missing[0]}")
+        return [len(self._queues[queue].ready) for queue in queues]
+
     def messages(self, queue: str) -> Sequence[StoredMessage]:
         """Return the messages of a queue that nobody has, the next one first."""
         return tuple(self._queues[queue].ready)
@@ -204,6 +214,7 @@ class MemoryBus:
     def __init__(self, broker: MemoryBroker, login: str) -> None:
         self._broker = broker
         self._login = login
+        self._consuming: list[MemoryConsumption] = []
 
     async def publish(self, parcels: Sequence[Parcel]) -> Sequence[Outcome]:
         """Publish all parcels in their order; each travels to the broker and its confirm travels back."""
@@ -225,10 +236,21 @@ class MemoryBus:
             raise BusUnavailableError(f"{self._login} may not read {queue}")
         consumption = MemoryConsumption(self._broker, queue, prefetch)
         self._broker.subscribe(queue, consumption)
+        self._consuming.append(consumption)
         try:
             yield consumption
         finally:
+            self._consuming.remove(consumption)
             self._broker.unsubscribe(queue, consumption)
+
+    async def depths(self, queues: Sequence[str]) -> Sequence[int]:
+        """Count what nobody has."""
+        broker = self._broker
+        await broker.clock.sleep(broker.latency())
+        await self.check()
+        if all(each.is_lost for each in self._consuming):
+            raise BusUnavailableError("nothing is consumed")
+        return broker.ready(queues)
 
     async def check(self) -> None:
         """Return unless the broker is away."""
@@ -256,6 +278,11 @@ class MemoryConsumption:
         self._tags = 0
         self._lost: BusUnavailableError | None = None
         self._stopped = False
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the connection is gone."""
+        return self._lost is not None
 
     @property
     def has_room(self) -> bool:

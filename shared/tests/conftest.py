@@ -6,8 +6,7 @@ import pytest_asyncio
 import structlog
 
 from deploy.databases import DatabaseUrls
-from deploy.local.rabbitmq import BrokerServer
-from deploy.local.throwaway import FreshDatabases, Server, Templates
+from deploy.local.throwaway import Broker, FreshDatabases, Templates
 from deploy.topology import DEPLOY, WATCHER, definitions
 from shared.postgres import Pool, open_pool
 from shared.testing.one_service import OneService, make_effect_table
@@ -24,10 +23,8 @@ def plain_tracebacks() -> None:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def logins(broker_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+async def logins(broker_server: Broker, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     """The URL of each login, on a broker to which the deploy step has given the topology of the suite."""
-    if not isinstance(broker_server, BrokerServer):
-        pytest.skip("logins are made through rabbitmqctl, on a broker of our own")
     path = tmp_path_factory.mktemp("topology") / "definitions.json"
     passwords = {name: f"{name}-secret" for name in (*MANIFEST.services, DEPLOY, WATCHER)}
     path.write_text(json.dumps(definitions(MANIFEST, passwords)))

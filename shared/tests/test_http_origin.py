@@ -1,5 +1,6 @@
 """All services behind one origin."""
 
+import asyncio
 import copy
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,8 +10,9 @@ import pytest
 from fastapi import APIRouter, FastAPI, Request
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import create_model
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shared.http import Resource, create_api, everybody, merge_openapi, one_origin
+from shared.http import Problem, Resource, create_api, everybody, merge_openapi, one_origin, origin
 
 PATHS = {"tenant": ("/v1/tenants", "/v1/tiers"), "billing": ("/v1/plans", "/v1/tenants/special", "/.well-known/x")}
 
@@ -234,3 +236,31 @@ def test_one_path_with_two_meanings_is_refused() -> None:
 
     with pytest.raises(ValueError, match="GET /a"):
         merge_openapi({"tenant": document("one"), "billing": document("two")})
+
+
+async def _silent(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    await asyncio.sleep(3600)
+
+
+async def _away(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    raise Problem(503, code="service_away", detail="The billing service is not running.")
+
+
+@pytest.mark.parametrize(("app", "reason"), [(_silent, "No answer within"), (_away, "is not running")])
+async def test_a_service_that_is_frozen_or_away_holds_up_no_page(
+    app: ASGIApp, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(origin, "_PAGE_SECONDS", 0.1)
+    apis: dict[str, tuple[tuple[str, ...], ASGIApp]] = {
+        "tenant": (PATHS["tenant"], service("tenant")),
+        "billing": (PATHS["billing"], app),
+    }
+    transport = httpx2.ASGITransport(app=one_origin(apis))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+        ready, metrics, api = [await client.get(page) for page in ("/readyz", "/metrics", "/openapi.json")]
+
+    assert ready.status_code == api.status_code == 503
+    assert reason in ready.json()["errors"][0]["detail"]
+    assert reason in api.json()["detail"]
+    assert metrics.status_code == 200
+    assert 'service="tenant"' in metrics.text

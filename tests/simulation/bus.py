@@ -178,6 +178,11 @@ class SimulatedBus:
             finally:
                 self._connection.consumptions.remove(consumption)
 
+    async def depths(self, queues: Sequence[str]) -> Sequence[int]:
+        """Count what nobody has."""
+        self._process.require_alive()
+        return await self._bus.depths(queues)
+
     async def check(self) -> None:
         """Return unless the broker is away."""
         self._process.require_alive()

@@ -219,7 +219,7 @@ async def pass_time(pool: Pool, workflow_id: UUID, step: str) -> None:
     engine = Engine(clock=ManualClock(due_at), ids=IDS)
     async with transaction(pool) as connection:
         locked = await load(connection, await queries.lock_workflows(connection, [workflow_id]))
-        outgoing = await engine._run(connection, locked, [(workflow_id, TimerDue(step))])
+        outgoing = await engine._run(connection, locked, [(workflow_id, TimerDue(step), None)])
         await outbox.insert(connection, outgoing, now=due_at)
 
 

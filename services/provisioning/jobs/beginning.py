@@ -70,4 +70,5 @@ def _row(event: Event, asked: Operation, ids: Ids) -> dict[str, Any]:
         "ask_id": event.id,
         "asked": asked,
         "state": State.RUNNING,
+        "traceparent": event.traceparent,
     }

@@ -102,6 +102,7 @@ class Job:
         failure: why it is on the way back, unless somebody wanted it back.
         attempts: that this stage has been begun.
         said: what has been reached, for people.
+        traceparent: of the handling of what is answered in the end, where that was traced.
     """
 
     job_id: UUID
@@ -123,6 +124,7 @@ class Job:
     failure: Failure | None = None
     attempts: int = 0
     said: str | None = None
+    traceparent: str | None = None
 
     @classmethod
     def of(cls, row: asyncpg.Record) -> Self:
@@ -147,6 +149,7 @@ class Job:
             failure=Failure(**row["failure"]) if row["failure"] else None,
             attempts=row["attempts"],
             said=row["said"],
+            traceparent=row["traceparent"],
         )
 
     @property

@@ -22,6 +22,7 @@ from shared.messaging import barrier, outbox
 from shared.messaging.dispatch import Dispatch
 from shared.messaging.event import Outgoing
 from shared.postgres import Connection, Pool, transaction
+from shared.tracing.messages import trace_making
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,9 @@ class Settling:
         return answers + [self._say(each.job, _progress(each)) for each in settled if each.advanced.said]
 
     def _say(self, job: Job, fact: Fact) -> Outgoing:
-        return self._dispatch.answer(fact, to=job.key, causation_id=job.ask_id)
+        answer = self._dispatch.answer(fact, to=job.key, causation_id=job.ask_id)
+        trace_making([answer], because=job.traceparent)
+        return answer
 
     async def _store(self, connection: Connection, settled: Sequence[Settled]) -> None:
         now = self._clock.now()

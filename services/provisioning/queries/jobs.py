@@ -25,17 +25,19 @@ async def create(connection: Connection, jobs: Sequence[Mapping[str, Any]], *, n
     """Begin jobs, due at once.
 
     Each has a ``job_id``, ``tenant_id``, ``workflow_id``, ``step``, ``ask_id``, ``asked`` and ``state``, the
-    ``tenancy``, ``operation``, ``lane``, ``wanted`` and ``found`` of its first leg, and those ``ahead`` and ``behind``.
+    ``tenancy``, ``operation``, ``lane``, ``wanted`` and ``found`` of its first leg, those ``ahead`` and ``behind``, and
+    the ``traceparent`` of who asked.
     """
     await connection.execute(
         """
         INSERT INTO job (job_id, turn, tenant_id, workflow_id, step, ask_id, asked, tenancy, operation, lane, wanted,
-                         found, ahead, behind, state, due_at, told_at)
+                         found, ahead, behind, state, traceparent, due_at, told_at)
         SELECT job_id, job_id, tenant_id, workflow_id, step, ask_id, asked, tenancy, operation, lane, wanted,
-               found, ahead, behind, state, $2, $2
+               found, ahead, behind, state, traceparent, $2, $2
         FROM jsonb_to_recordset($1) AS wanted (
             job_id uuid, tenant_id text, workflow_id uuid, step text, ask_id uuid, asked text, tenancy text,
-            operation text, lane text, wanted jsonb, found jsonb, ahead jsonb, behind jsonb, state text
+            operation text, lane text, wanted jsonb, found jsonb, ahead jsonb, behind jsonb, state text,
+            traceparent text
         )
         """,
         jobs,
@@ -157,28 +159,33 @@ async def turn_back(
     ask_ids: Sequence[UUID],
     turns: Sequence[UUID],
     *,
+    traceparents: Sequence[str | None],
     now: datetime,
 ) -> None:
     """Let locked jobs go back, now or as soon as the step that is under way has ended, and answer these asks then.
 
     The way back begins at its own first stage; a job that is on it already goes on. One that was done waits for its
     turn again, one that is under way keeps it.
+
+    Args:
+        traceparents: of the handling of these asks.
     """
     await connection.execute(
         """
         UPDATE job
-        SET state = 'undoing', ask_id = asked.ask_id, failure = NULL,
+        SET state = 'undoing', ask_id = asked.ask_id, traceparent = asked.traceparent, failure = NULL,
             stage = CASE WHEN state IN ('running', 'done') THEN '' ELSE stage END,
             attempts = CASE WHEN state = 'undoing' THEN attempts ELSE 0 END,
             turn = CASE WHEN state = 'done' THEN asked.turn ELSE job.turn END,
             due_at = CASE WHEN claim IS NULL THEN $4 ELSE due_at END
-        FROM unnest($1::uuid[], $2::uuid[], $3::uuid[]) AS asked (job_id, ask_id, turn)
+        FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $5::text[]) AS asked (job_id, ask_id, turn, traceparent)
         WHERE job.job_id = asked.job_id
         """,
         job_ids,
         ask_ids,
         turns,
         now,
+        traceparents,
     )
 
 
