@@ -48,6 +48,15 @@ def broker_url(service: str) -> str:
     return _told(f"TENURE_{service.upper()}_AMQP_URL", "TENURE_AMQP_URL")
 
 
+def watcher_url() -> str:
+    """Return the broker login of subscribers outside.
+
+    Raises:
+        MissingLoginsError: neither the environment nor the data folder tells.
+    """
+    return _told(WATCHER_VARIABLE)
+
+
 def _told(*names: str) -> str:
     told = _kept() | os.environ
     for name in names:

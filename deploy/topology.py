@@ -8,7 +8,7 @@ import base64
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import aio_pika
@@ -34,16 +34,26 @@ _OWN_QUEUES = r"^sub\."
 _WATCHED = rf"^(sub\..*|{re.escape(STATUS_EXCHANGE)})$"
 
 
-def definitions(manifest: Manifest, passwords: Mapping[str, str], *, salt: bytes | None = None) -> dict[str, Any]:
+def definitions(
+    manifest: Manifest,
+    passwords: Mapping[str, str],
+    *,
+    salt: bytes | None = None,
+    administrators: Collection[str] = (),
+) -> dict[str, Any]:
     """Return the whole topology in the form of a RabbitMQ definitions file.
 
     Args:
         passwords: of each service, of `DEPLOY` and of `WATCHER`; only salted hashes of them are written.
         salt: four bytes, random where None.
+        administrators: who may import such a file over the management interface while the broker runs.
     """
     return {
         "vhosts": [{"name": "/"}],
-        "users": [_user(name, password, salt or os.urandom(4)) for name, password in passwords.items()],
+        "users": [
+            _user(name, password, salt or os.urandom(4), tags="administrator" if name in administrators else "")
+            for name, password in passwords.items()
+        ],
         "permissions": [_service_permissions(service) for service in manifest.services]
         + [
             _permissions(DEPLOY, configure=".*", write=_NOTHING, read=_NOTHING),
@@ -87,13 +97,13 @@ def _permissions(user: str, *, configure: str, write: str, read: str) -> dict[st
     return {"user": user, "vhost": "/", "configure": configure, "write": write, "read": read}
 
 
-def _user(name: str, password: str, salt: bytes) -> dict[str, Any]:
+def _user(name: str, password: str, salt: bytes, *, tags: str) -> dict[str, Any]:
     """Hash a password the way RabbitMQ does: base64 of the salt and of SHA-256 over salt and password."""
     hashed = base64.b64encode(salt + hashlib.sha256(salt + password.encode()).digest()).decode()
     return {
         "name": name,
         "password_hash": hashed,
         "hashing_algorithm": "rabbit_password_hashing_sha256",
-        "tags": "",
+        "tags": tags,
         "limits": {},
     }

@@ -6,6 +6,7 @@ import pytest_asyncio
 
 from deploy.local.rabbitmq import MissingBrokerError, find_broker
 from deploy.local.stack import Stack
+from tests.compose.stack import composed_stack, composed_system, is_tested
 from tests.disturbance import Disturbance, rabbit_buses
 from tests.system import Subscriber, System, running_system, subscribed, throwaway_stack
 
@@ -25,6 +26,10 @@ def require_broker() -> None:
 @shared
 async def stack() -> AsyncIterator[Stack]:
     """Postgres and RabbitMQ as an installation has them, with all logins; one for all tests of the session."""
+    if is_tested():
+        async with composed_stack() as stack:
+            yield stack
+        return
     if "TENURE_AMQP_URL" not in os.environ:
         require_broker()
     async with throwaway_stack() as stack:
@@ -49,7 +54,11 @@ async def disturbance() -> Disturbance:
 
 @shared
 async def system(stack: Stack, disturbance: Disturbance) -> AsyncIterator[System]:
-    """The six services, running on the stack."""
+    """The six services, running on the stack, or in containers."""
+    if is_tested():
+        async with composed_system(stack) as system:
+            yield system
+        return
     buses = rabbit_buses(stack.environment, disturbance)
     async with running_system(stack.environment, audited=stack.audited, admin_key=stack.admin_key, bus=buses) as system:
         yield system

@@ -12,7 +12,8 @@ import pytest
 import pytest_asyncio
 
 from deploy.databases import APPLICATION, DatabasePasswords, create_databases
-from deploy.local.stack import ENCRYPTION_KEYS, Stack
+from deploy.local.stack import Stack
+from deploy.logins import ENCRYPTION_KEYS
 from services.onboarding.definition import STEP_TIMEOUT_SECONDS
 from shared.clock import SystemClock
 from shared.contracts import SERVICES

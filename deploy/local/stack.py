@@ -23,8 +23,9 @@ from deploy.local.postgres import PostgresServer
 from deploy.local.processes import in_thread
 from deploy.local.rabbitmq import BrokerServer, MissingBrokerError, find_broker
 from deploy.local.secrets import Secrets, load_or_create
+from deploy.logins import environment_of, logins_of
 from deploy.manifest import manifest
-from deploy.operator import WATCHER_VARIABLE, keep_logins
+from deploy.operator import keep_logins
 from deploy.topology import DEPLOY, WATCHER, declare, definitions
 from shared.contracts import SERVICES
 from shared.postgres import migrate, service_migrations
@@ -32,7 +33,6 @@ from shared.postgres import migrate, service_migrations
 Say = Callable[[str], None]
 
 DEFAULT_ISSUER = "http://127.0.0.1:8080"
-ENCRYPTION_KEYS = "TENURE_IDENTITY_ENCRYPTION_KEYS"
 LAKE = "TENURE_METRICS_LAKE"
 
 _UNUSABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, AMQPError, ValueError)
@@ -88,10 +88,10 @@ async def running_stack(
         postgres, urls = databases.result()
         node, amqp_urls = broker.result()
         told = {"TENURE_ADMIN_KEY": secrets.admin_key, "TENURE_ISSUER": os.environ.get("TENURE_ISSUER") or issuer}
-        environment = {service: told | _environment(service, urls, amqp_urls, secrets) for service in SERVICES}
+        environment = {service: told | environment_of(service, urls, amqp_urls, secrets) for service in SERVICES}
         if lake is not None:
             environment["metrics"][LAKE] = os.environ.get(LAKE, str(lake))
-        keep_logins(folder, _logins(environment, urls, amqp_urls[WATCHER]))
+        keep_logins(folder, logins_of(environment, urls, amqp_urls[WATCHER]))
         yield Stack(environment, urls, secrets.admin_key, postgres, node, amqp_urls[WATCHER])
 
 
@@ -172,39 +172,6 @@ def _given_databases() -> Mapping[str, DatabaseUrls] | None:
             owner=os.environ.get(name.replace("_URL", "_OWNER_URL"), os.environ[name]), app=os.environ[name]
         )
         for owner, name in names.items()
-    }
-
-
-def _environment(
-    service: str, urls: Mapping[str, DatabaseUrls], amqp_urls: Mapping[str, str], secrets: Secrets
-) -> dict[str, str]:
-    prefix = f"TENURE_{service.upper()}"
-    environment = {f"{prefix}_DATABASE_URL": urls[service].app}
-    if given := os.environ.get("TENURE_AMQP_URL"):
-        environment["TENURE_AMQP_URL"] = given
-    else:
-        environment[f"{prefix}_AMQP_URL"] = amqp_urls[service]
-    if service == "identity":
-        environment[ENCRYPTION_KEYS] = os.environ.get(ENCRYPTION_KEYS) or secrets.encryption_key
-        if mail_server := os.environ.get("TENURE_SMTP_URL"):
-            environment["TENURE_SMTP_URL"] = mail_server
-    if service == "provisioning":
-        environment["TENURE_APPLICATION_DATABASE_URL"] = urls[APPLICATION].owner
-    return environment
-
-
-def _logins(
-    environment: Mapping[str, Mapping[str, str]], urls: Mapping[str, DatabaseUrls], watcher_url: str
-) -> dict[str, str]:
-    logins = {
-        name: value
-        for told in environment.values()
-        for name, value in told.items()
-        if name.endswith(("_DATABASE_URL", "_AMQP_URL"))
-    }
-    return logins | {
-        f"TENURE_{APPLICATION.upper()}_DATABASE_URL": urls[APPLICATION].owner,
-        WATCHER_VARIABLE: watcher_url,
     }
 
 

@@ -14,7 +14,8 @@ from uuid import uuid4
 import httpx2
 from cryptography.fernet import Fernet
 
-from deploy.local.stack import ENCRYPTION_KEYS, Stack
+from deploy.local.stack import Stack
+from deploy.logins import ENCRYPTION_KEYS
 from shared.access import Role, api_keys
 from shared.access.tokens import SKEW
 from shared.http.authorization import Rule

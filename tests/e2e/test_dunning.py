@@ -17,7 +17,7 @@ from shared.testing import eventually
 from tests.e2e.test_lifecycles import completed, everywhere, tenant_of
 from tests.system import System, running_system
 
-pytestmark = [pytest.mark.broker, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.broker, pytest.mark.inside, pytest.mark.asyncio(loop_scope="session")]
 
 DAY = 86_400.0
 

@@ -21,7 +21,7 @@ from shared.testing import eventually
 from shared.text import name_key
 from tests.system import Subscriber, System, Workflow, let_time_run_out, withheld
 
-pytestmark = [pytest.mark.broker, pytest.mark.asyncio(loop_scope="session")]
+pytestmark = [pytest.mark.broker, pytest.mark.inside, pytest.mark.asyncio(loop_scope="session")]
 
 STEPS = tuple(ONBOARD.steps)
 AFTER = {name: step.after for name, step in ONBOARD.steps.items()}

@@ -223,6 +223,7 @@ async def mentions(system: System, text: str) -> Sequence[str]:
     return found
 
 
+@pytest.mark.inside
 async def test_an_off_boarding_waits_for_its_grace_period_and_can_be_cancelled_until_then(system: System) -> None:
     tenant_id = await tenant_of(system, "Stays after all")
     before = await picture(system, tenant_id)
@@ -299,6 +300,7 @@ async def start(system: System, name: str, tenant_id: str, customer_name: str) -
 
 
 @pytest.mark.parametrize(("definition", "step", "ask"), UNDOABLE)
+@pytest.mark.inside
 async def test_a_step_that_never_answers_has_everything_taken_back_its_own_effect_too(
     system: System, definition: Definition, step: str, ask: type[Ask]
 ) -> None:
@@ -329,6 +331,7 @@ async def test_a_step_that_never_answers_has_everything_taken_back_its_own_effec
 Waiting = Callable[[], Awaitable[bool]]
 
 
+@pytest.mark.inside
 async def test_past_the_point_of_no_return_an_off_boarding_is_tried_until_it_succeeds(system: System) -> None:
     tenant_id = await tenant_of(system, "Goes on")
     ask = next(step.does for step in _offboard().steps.values() if step.pivot)
@@ -355,6 +358,7 @@ def _offboard() -> Definition:
 # The end of a contract
 
 
+@pytest.mark.inside
 async def test_the_end_of_a_contract_is_told_suspends_and_off_boards(system: System, subscriber: Any) -> None:
     today = system.clock.now().date()
 

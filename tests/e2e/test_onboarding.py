@@ -239,6 +239,7 @@ async def replica(system: System) -> AsyncIterator[Replica]:
         await running
 
 
+@pytest.mark.inside
 async def test_any_replica_accepts_continues_and_shows_any_workflow(system: System, replica: Replica) -> None:
     body = {"customerName": "Accepted elsewhere", "adminEmails": ["ada@tenants.example"]}
     elsewhere = (await replica.client.post("/v1/onboardings", json=body)).json()

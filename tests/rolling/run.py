@@ -10,7 +10,7 @@ from random import Random
 
 from cryptography.fernet import Fernet
 
-from deploy.local.stack import ENCRYPTION_KEYS
+from deploy.logins import ENCRYPTION_KEYS
 from tests.chaos.campaign.check_replays import check_replays
 from tests.chaos.campaign.comparison import compare
 from tests.chaos.campaign.customer import Customer

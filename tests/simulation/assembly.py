@@ -15,8 +15,8 @@ import services.onboarding.app
 import services.provisioning.app
 import services.tenant.app
 from deploy.databases import APPLICATION
-from deploy.local.stack import ENCRYPTION_KEYS
 from deploy.local.system import SERVICES, told
+from deploy.logins import ENCRYPTION_KEYS
 from services.provisioning.drivers import NoEnvironmentError
 from services.provisioning.drivers.postgres import PostgresDriver
 from shared.http import create_api
