@@ -1,65 +1,71 @@
-"""The servers that every test may ask for: real ones, private to this run, or the ones that the environment names."""
+"""The servers that every test may ask for: real ones, given, in containers or embedded; see `throwaway_choice`."""
 
-import asyncio
 import os
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 
 import pytest
 
-from deploy.local.postgres import PostgresServer
-from deploy.local.rabbitmq import BrokerServer, MissingBrokerError
-from deploy.local.throwaway import FreshDatabases, Server, Templates
+from deploy.local.rabbitmq import MissingBrokerError
+from deploy.local.throwaway import Broker, FreshDatabases, Server, Templates
+from deploy.local.throwaway_choice import POSTGRES, RABBITMQ, MissingServerError
+from deploy.local.throwaway_servers import GivenServer, ThrowawayServers, run
+
+_SERVERS = pytest.StashKey[ThrowawayServers]()
+_KINDS = {"postgres_server": POSTGRES, "broker_server": RABBITMQ}
 
 
-@dataclass(frozen=True)
-class GivenServer:
-    admin_url: str
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_SERVERS] = ThrowawayServers(os.environ)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Choose the servers that the chosen tests need before a test's time runs: an image may have to be pulled."""
+    if session.config.option.collectonly:
+        return
+    wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    kinds = [kind for name, kind in _KINDS.items() if name in wanted]
+    try:
+        choices = {kind.name: session.config.stash[_SERVERS].choice(kind) for kind in kinds}
+    except MissingServerError as error:
+        raise pytest.UsageError(str(error)) from None
+    for name, choice in choices.items():
+        _write_line(session.config, f"{name}: {choice.way} ({choice.why})")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for line in config.stash[_SERVERS].told():
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")
 def postgres_server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """A Postgres whose administrator we are: ``TENURE_TEST_POSTGRES_URL``, else an embedded one."""
-    if url := os.environ.get("TENURE_TEST_POSTGRES_URL"):
-        yield GivenServer(url)
-        return
-    server = PostgresServer(Path(tempfile.mkdtemp(prefix="tenure-postgres-")), durable=_needs_durability(request))
-    run(server.start())
-    yield server
-    server.kill()
-    shutil.rmtree(server.folder)
+    """A Postgres whose administrator we are: ``TENURE_TEST_POSTGRES_URL``, else a container, else an embedded one."""
+    with request.config.stash[_SERVERS].postgres(durable=_needs_durability(request)) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
-def broker_server() -> Iterator[Server]:
-    """A RabbitMQ whose administrator we are: ``TENURE_AMQP_URL``, else a private node.
+def broker_server(request: pytest.FixtureRequest) -> Iterator[Broker]:
+    """A RabbitMQ whose administrator we are: ``TENURE_AMQP_URL``, else a container, else a private node.
 
-    Without either, tests that need it are skipped on a laptop and fail where ``CI`` is set.
+    Without any, tests that need it are skipped on a laptop and fail where ``CI`` is set.
     """
-    if url := os.environ.get("TENURE_AMQP_URL"):
-        yield GivenServer(url)
-        return
-    try:
-        server = BrokerServer(Path(tempfile.mkdtemp(prefix="tenure-broker-")))
-    except MissingBrokerError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
-    run(server.start())
-    yield server
-    server.kill()
-    shutil.rmtree(server.folder)
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(request.config.stash[_SERVERS].broker())
+        except MissingBrokerError as error:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(str(error))
+        yield server
 
 
 @pytest.fixture(scope="session")
 def templates(postgres_server: Server) -> Iterator[Templates]:
     made = Templates(postgres_server.admin_url)
     yield made
-    if isinstance(postgres_server, GivenServer):  # an embedded one is removed as a whole
+    if isinstance(postgres_server, GivenServer):  # any other is removed as a whole
         run(made.drop())
 
 
@@ -71,13 +77,13 @@ async def fresh_database(templates: Templates) -> AsyncIterator[FreshDatabases]:
     await databases.drop()
 
 
-def run(work: Coroutine[None, None, None]) -> None:
-    """Run something asynchronous outside any test's event loop."""
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        thread.submit(asyncio.run, work).result()
-
-
 def _needs_durability(request: pytest.FixtureRequest) -> bool:
     """Tell whether a commit must survive a crash: when asked to, and where tests kill servers."""
     chaos = any(item.get_closest_marker("chaos") for item in request.session.items)
     return chaos or "TENURE_TEST_FSYNC" in os.environ
+
+
+def _write_line(config: pytest.Config, line: str) -> None:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter:
+        reporter.write_line(line)

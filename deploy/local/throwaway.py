@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from pathlib import Path
 from typing import Protocol
 
 from deploy.databases import (
@@ -24,6 +25,22 @@ class Server(Protocol):
     @property
     def admin_url(self) -> str:
         """The URL of a login that may do everything."""
+        ...
+
+
+class Broker(Server, Protocol):
+    """A running RabbitMQ to which logins can be added."""
+
+    def url(self, user: str, password: str) -> str:
+        """Return the AMQP URL for a login, to the virtual host ``/``."""
+        ...
+
+    async def import_definitions(self, path: Path) -> None:
+        """Add what a definitions file holds to the running node; what is there already stays.
+
+        Args:
+            path: an absolute path.
+        """
         ...
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -10,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.packages import InstallationError, can_install, install
+from deploy.checks.check import MissingToolError, program
 from shared.testing import eventually
 
 _PACKAGE = "nginx-light"
-_DEBIAN_PROGRAM = Path("/usr/sbin/nginx")
 _START_SECONDS = 10.0
 _AROUND = """
 daemon off;
@@ -39,26 +37,12 @@ def find_nginx() -> Path:
 
     Without it the test is skipped on a laptop and fails where ``CI`` is set.
     """
-    if found := _installed():
-        return found
-    reason = f"nginx is not installed on this machine: sudo apt-get install --no-install-recommends {_PACKAGE}"
-    if can_install():
-        try:
-            install(_PACKAGE)
-        except InstallationError as error:
-            reason = str(error)
-        if found := _installed():
-            return found
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-def _installed() -> Path | None:
-    if _DEBIAN_PROGRAM.exists():  # which is not on everybody's path
-        return _DEBIAN_PROGRAM
-    found = shutil.which("nginx")
-    return Path(found) if found else None
+    try:
+        return program("nginx", package=_PACKAGE)
+    except MissingToolError as error:
+        if os.environ.get("CI"):
+            pytest.fail(str(error))
+        pytest.skip(str(error))
 
 
 @asynccontextmanager
