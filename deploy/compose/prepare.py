@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
+import asyncpg
 import httpx2
 
 from deploy.compose.secrets import broker_passwords, topology
@@ -33,11 +34,11 @@ _GIVEN = {"billing": ("TENURE_BILLING_STRIPE_KEY", "TENURE_BILLING_STRIPE_WEBHOO
 
 
 def main(root: Path = ROOT) -> int:
-    """Prepare everything and return the exit code: 1 where the databases are not this release's."""
+    """Prepare everything and return the exit code: 1 where a server is away or its data are not this release's."""
     try:
         asyncio.run(prepare(root))
-    except MigrationError as error:
-        print(f"Nothing is started: {error}", file=sys.stderr)
+    except (MigrationError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError, httpx2.HTTPError) as error:
+        print(f"Nothing is started: {error or type(error).__name__}", file=sys.stderr)
         return 1
     return 0
 

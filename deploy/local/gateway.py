@@ -20,6 +20,8 @@ _CONNECT_SECONDS = 2.0
 _KEEP_SECONDS = 2.0  # less than the 5 s after which uvicorn closes a connection that nobody uses
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})  # RFC 9110, 9.2.1
 _RETRY_AFTER = {"Retry-After": "1"}
+_CLIENT = b"x-forwarded-for"
+"""By which a service is told who asks; what the client says of that itself is not handed on."""
 _OWN_HEADERS = frozenset(  # RFC 9110, 7.6.1: they belong to one connection, and are not handed on
     (
         b"connection",
@@ -93,7 +95,9 @@ class _Forward:
 
     async def _ask(self, scope: Scope, body: bytes) -> httpx2.Response:
         query = b"?" + scope["query_string"] if scope["query_string"] else b""
-        headers = [pair for pair in scope["headers"] if pair[0].lower() not in _OWN_HEADERS]
+        headers = [pair for pair in scope["headers"] if pair[0].lower() not in _OWN_HEADERS | {_CLIENT}]
+        if scope.get("client"):
+            headers.append((_CLIENT, scope["client"][0].encode()))
         url = self._url.copy_with(raw_path=scope["raw_path"] + query)
         request = httpx2.Request(scope["method"], url, headers=headers, content=body)
         try:

@@ -24,6 +24,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "compose" / "gateway"
 OWNED = [(prefix, service) for service in SERVICES for prefix in import_module(f"services.{service}.api").PATHS]
 MEGABYTE = 1_048_576
 STREAM = "/v1/workflows/1/events"
+WHO = "/v1/sessions/who"
 
 
 _AS_OURSELVES = "user root;" if os.geteuid() == 0 else ""  # nobody else may write below the test's folder
@@ -35,6 +36,8 @@ async def echo(request: Request) -> Response:
         return StreamingResponse(_slowly(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
     body = await request.body()
     raw = request.scope["raw_path"].decode()
+    if request.url.path == WHO:
+        return JSONResponse(request.headers.getlist("x-forwarded-for"))
     return JSONResponse(
         {"service": request.headers["x-service"], "path": raw, "bytes": len(body), "query": request.url.query}
     )
@@ -128,6 +131,16 @@ async def test_a_request_is_handed_on_as_it_came(gateway: httpx2.AsyncClient) ->
         "bytes": MEGABYTE,
         "query": "x=%26&y=1",
     }
+
+
+@pytest.mark.parametrize(
+    ("said", "believed"),
+    [("", "127.0.0.1"), ("203.0.113.9", "203.0.113.9"), ("198.51.100.1, 203.0.113.9", "203.0.113.9")],
+)
+async def test_who_asks_is_told_by_who_is_nearest(gateway: httpx2.AsyncClient, said: str, believed: str) -> None:
+    answer = await gateway.get(WHO, headers={"X-Forwarded-For": said} if said else {})
+
+    assert answer.json() == [believed]
 
 
 async def test_a_stream_arrives_piece_by_piece(gateway: httpx2.AsyncClient) -> None:

@@ -58,6 +58,7 @@ class Echo:
         headers = [pair for pair in scope["headers"] if pair[0] != b"content-length"]
         said = [(b"x-method", scope["method"].encode()), (b"x-query", scope["query_string"])]
         said += [(b"x-path", scope["raw_path"]), (b"x-host", dict(headers)[b"host"])]
+        said += [(b"x-client", value) for name, value in headers if name == b"x-forwarded-for"]
         await send({"type": "http.response.start", "status": 207, "headers": [*said, (b"keep-alive", b"no")]})
         await send({"type": "http.response.body", "body": body})
 
@@ -107,6 +108,15 @@ async def test_a_request_is_handed_on_as_it_is(serve: Serve) -> None:
     assert answer.headers["x-query"] == "q=%C3%A9&limit=1"
     assert answer.headers["x-host"] == f"127.0.0.1:{client.base_url.port}"
     assert "keep-alive" not in answer.headers
+
+
+async def test_a_service_is_told_who_asks_by_who_is_nearest(serve: Serve) -> None:
+    async with origin_before(serve, await serve(Echo())) as client:
+        plain = await client.get("/v1/plans")
+        behind_a_proxy = await client.get("/v1/plans", headers={"X-Forwarded-For": "198.51.100.1, 203.0.113.9"})
+
+    assert plain.headers.get_list("x-client") == ["127.0.0.1"]
+    assert behind_a_proxy.headers.get_list("x-client") == ["203.0.113.9"]
 
 
 async def test_an_answer_arrives_piece_by_piece(serve: Serve) -> None:
