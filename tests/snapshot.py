@@ -10,8 +10,11 @@ from shared.postgres import Connection
 from shared.testing import eventually
 from tests.system import System
 
-BOOKKEEPING = ["review_at", "token_hash", "delivery", "attempts", "next_attempt_at"]
-"""Columns that services move on by themselves at their own time: when a contract is looked at, how a mail fares."""
+BOOKKEEPING = [
+    *("review_at", "look_at", "usage_wanted_at"),
+    *("token_hash", "delivery", "attempts", "next_attempt_at"),
+]
+"""Columns that services move on by themselves at their own time: when something is looked at next, how a mail fares."""
 
 
 async def quiet_snapshot(system: System) -> Mapping[str, str]:

@@ -168,6 +168,7 @@ async def test_what_has_happened_is_seen(watched: Watched) -> None:
         "tenure_pool_connections",
         "tenure_build_info",
         "tenure_http_request_seconds_count",
+        "tenure_http_requests_total",
     }
 
 

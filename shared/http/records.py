@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from urllib.parse import quote
 
 import structlog
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.http.problems import RETRY_AFTER_SECONDS, Problem, problem_of
@@ -33,7 +33,8 @@ class RequestRecorder:
     Args:
         app: what is recorded.
         service: whose it is.
-        registry: where ``tenure_http_request_seconds`` is kept, by method, route and status.
+        registry: where ``tenure_http_requests_total`` is kept by method, route and status, and
+            ``tenure_http_request_seconds`` by method and route.
         ids: makes the ids of requests that bring none.
     """
 
@@ -41,10 +42,17 @@ class RequestRecorder:
         self._app = app
         self._service = service
         self._ids = ids
+        self._requests = Counter(
+            "tenure_http_requests",
+            "Requests, by method, route and status.",
+            ("method", "route", "status"),
+            registry=registry,
+        )
+        # Not by status too: each of its values would be a series of every bucket of every route.
         self._seconds = Histogram(
             "tenure_http_request_seconds",
-            "How long requests took, by method, route and status.",
-            ("method", "route", "status"),
+            "How long requests took, by method and route.",
+            ("method", "route"),
             registry=registry,
         )
 
@@ -79,7 +87,8 @@ class RequestRecorder:
         # Labels have few values whatever clients send: the route's template, never the path.
         route = getattr(scope.get("route"), "path", "")
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        self._seconds.labels(method, route, str(status or 0)).observe(seconds)
+        self._requests.labels(method, route, str(status or 0)).inc()
+        self._seconds.labels(method, route).observe(seconds)
         served.answer(method, route, status)
         write = log.debug if status is not None and status < _FIRST_ERROR else log.info
         write(

@@ -278,7 +278,7 @@ async def test_requests_are_measured_by_route_and_never_by_path() -> None:
         await client.get("/v1/nothing-of-ours")
         await client.request("BREW", "/v1/pets")
         text = (await client.get("/metrics")).text
-    assert 'tenure_http_request_seconds_count{method="PATCH",route="/v1/pets/{pet_id}",status="200"} 1.0' in text
+    assert 'tenure_http_requests_total{method="PATCH",route="/v1/pets/{pet_id}",status="200"} 1.0' in text
     assert 'method="GET",route="",status="404"' in text
     assert 'method="other"' in text
     assert "tenure_pets_fed_total 1.0" in text

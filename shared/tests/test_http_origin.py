@@ -122,6 +122,7 @@ async def test_measurements_of_all_are_one_valid_exposition(client: httpx2.Async
     text = (await client.get("/metrics")).text
     families = list(text_string_to_metric_families(text))
     assert text.count("# TYPE tenure_http_request_seconds histogram") == 1
+    assert text.count("# TYPE tenure_http_requests_total counter") == 1
     counts = {
         (sample.labels["service"], sample.labels["route"]): sample.value
         for family in families

@@ -14,7 +14,7 @@ from deploy.local.rabbitmq import BrokerServer
 from deploy.local.stack import Stack, running_stack
 from tests.chaos.campaign.disk import WAL_MEGABYTES, SmallDisk
 from tests.chaos.campaign.fleet import Fleet, customers_client, open_ledger
-from tests.chaos.campaign.wires import CountingWire, End
+from tests.chaos.campaign.wires import End, WireAside, loop_aside
 from tests.chaos.processes import ServiceProcess
 from tests.chaos.watcher import watching
 
@@ -27,7 +27,7 @@ class Plant(Fleet):
 
     folder: Path
     disk: SmallDisk
-    wires: Mapping[tuple[str, End], CountingWire]
+    wires: Mapping[tuple[str, End], WireAside]
 
     @property
     def postgres(self) -> PostgresServer:
@@ -94,16 +94,17 @@ async def _plant(folder: Path, exits: AsyncExitStack, say: Callable[[str], None]
     )
 
 
-async def _wires(stack: Stack, exits: AsyncExitStack) -> Mapping[tuple[str, End], CountingWire]:
-    wires: dict[tuple[str, End], CountingWire] = {}
+async def _wires(stack: Stack, exits: AsyncExitStack) -> Mapping[tuple[str, End], WireAside]:
+    loop = exits.enter_context(loop_aside())
+    wires: dict[tuple[str, End], WireAside] = {}
     for service, told in stack.environment.items():
         prefix = f"TENURE_{service.upper()}"
-        wires[service, "broker"] = await exits.enter_async_context(CountingWire(told[f"{prefix}_AMQP_URL"]))
-        wires[service, "database"] = await exits.enter_async_context(CountingWire(told[f"{prefix}_DATABASE_URL"]))
+        wires[service, "broker"] = await exits.enter_async_context(WireAside(loop, told[f"{prefix}_AMQP_URL"]))
+        wires[service, "database"] = await exits.enter_async_context(WireAside(loop, told[f"{prefix}_DATABASE_URL"]))
     return wires
 
 
-def _through(wires: Mapping[tuple[str, End], CountingWire], service: str, told: Mapping[str, str]) -> Mapping[str, str]:
+def _through(wires: Mapping[tuple[str, End], WireAside], service: str, told: Mapping[str, str]) -> Mapping[str, str]:
     """Return what a service is told, with all servers behind its wires."""
     ends: Mapping[str, End] = {"_AMQP_URL": "broker", "_DATABASE_URL": "database"}
     changed = {
