@@ -5,7 +5,7 @@ UV := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --
 EXPORT := $(BIN)/uv export --quiet --frozen --no-emit-workspace --no-header
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-compose check docs mutants chaos rolling bench overload audit parking sbom lock
+.PHONY: help demo up test test-compose check docs mutants chaos rolling bench overload audit parking backup restore sbom lock
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -63,6 +63,12 @@ audit: $(BIN)/.installed ## compare what all databases hold with how every workf
 
 parking: $(BIN)/.installed ## see, replay or discard messages that no service could handle: ARGS="list"
 	@$(BIN)/python -m deploy.parking $(ARGS)
+
+backup: $(BIN)/.installed ## keep the Compose stack as it is at one moment, in a new folder: TO=backups/monday
+	@$(BIN)/python -u -m deploy.backup save $(TO)
+
+restore: $(BIN)/.installed ## make an empty Compose stack what it was when it was backed up: FROM=backups/monday
+	@$(BIN)/python -u -m deploy.backup restore $(FROM)
 
 sbom: $(BIN)/.installed ## write a bill of materials of each image into sbom/, as CycloneDX has it
 	@$(BIN)/python -m deploy.supply.bills

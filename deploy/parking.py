@@ -158,7 +158,7 @@ class Parking:
         Raises:
             RefusedError: it is forged, or nobody knows which exchange it came through.
         """
-        if self._is_forged(parked):
+        if self.is_forged(parked):
             raise RefusedError("it is forged; sent again it would carry the service's own login and be believed")
         if not parked.origin:
             raise RefusedError("nobody knows which exchange it came through; have its publisher send it again")
@@ -171,7 +171,13 @@ class Parking:
         """Remove a message for good."""
         await parked.message.ack()
 
-    def _is_forged(self, parked: Parked) -> bool:
+    async def put(self, message: aio_pika.Message) -> None:
+        """Park a message that was parked before, with the headers that it had."""
+        message.user_id = self._login
+        exchange = await self._channel.get_exchange(retry_exchange_of(self.service), ensure=False)
+        await exchange.publish(message, "parking", mandatory=True, timeout=_SECONDS)
+
+    def is_forged(self, parked: Parked) -> bool:
         """Tell whether the login was not the publisher's; what the broker itself parked, the service never judged."""
         if parked.is_usage:
             return False  # an application may say whatever it likes there, and is believed of usage alone

@@ -11,7 +11,7 @@ from shared.testing import eventually
 from tests.system import System
 
 BOOKKEEPING = [
-    *("review_at", "look_at", "usage_wanted_at"),
+    *("review_at", "look_at", "closes_at", "usage_wanted_at", "stuck_since"),
     *("token_hash", "delivery", "attempts", "next_attempt_at"),
 ]
 """Columns that services move on by themselves at their own time: when something is looked at next, how a mail fares."""

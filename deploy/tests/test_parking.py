@@ -144,7 +144,7 @@ async def test_what_the_broker_parked_itself_is_replayed_only_if_its_publisher_s
         for signer, is_believed in (("onboarding", True), ("billing", False), (SERVICE, True)):
             parked = delivered_too_often(signer)
             assert (parked.reason, parked.origin) == ("delivery_limit", "tenure.onboarding")
-            assert parking._is_forged(parked) != is_believed
+            assert parking.is_forged(parked) != is_believed
     with pytest.raises(RefusedError, match="forged"):
         await parking.replay(delivered_too_often("billing"))
 
@@ -155,7 +155,7 @@ async def test_headers_of_an_application_make_no_service_believe_what_the_broker
     parked = delivered_too_often(None, queue="metrics.usage", **headers)
     async with open_parking(SERVICE, url) as parking:
         assert (parked.origin, parked.is_usage) == ("tenure.usage", True)
-        assert not parking._is_forged(parked)
+        assert not parking.is_forged(parked)
         assert parking._copy(parked).headers == {ATTEMPT: 0, ORIGIN: "tenure.usage"}
     assert not delivered_too_often(SERVICE, queue="metrics.work", **{ORIGIN: "tenure.usage"}).is_usage
 

@@ -24,6 +24,8 @@ class Outcome(Enum):
     """It was mandatory and no queue is bound for it."""
     UNKNOWN = "unknown"
     """Timed out, refused or cut off: it may have arrived. Publish it again under the same id."""
+    HELD = "held"
+    """The broker takes nothing for want of memory or disk. It may arrive when that is over; publish it again then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -110,10 +110,13 @@ class Ladder:
         )
 
     async def _publish(self, parcels: Sequence[Parcel]) -> None:
-        for _ in range(_ATTEMPTS):
+        attempts = 0
+        while attempts < _ATTEMPTS:
             outcomes = await self._bus.publish(parcels)
             parcels = [each for each, became in zip(parcels, outcomes, strict=True) if became is not Outcome.CONFIRMED]
             if not parcels:
                 return
+            # As long as the broker takes nothing there is no use in giving the message back: that is counted, too.
+            attempts += Outcome.HELD not in outcomes
             await self._clock.sleep(1.0)
         raise BusUnavailableError(f"could not publish to {parcels[0].exchange}")

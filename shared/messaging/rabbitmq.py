@@ -26,6 +26,7 @@ HEARTBEAT_SECONDS = 10
 
 _CONNECT_SECONDS = 10.0
 _PUBLISH_SECONDS = 15.0
+_HELD_SECONDS = 0.25
 _WATCH_SECONDS = 10.0
 Value = TypeVar("Value")
 
@@ -62,9 +63,7 @@ class RabbitBus:
             link = await self._open_publishing()
         except BusUnavailableError:
             return [Outcome.UNKNOWN] * len(parcels)
-        results = await asyncio.gather(*(link.publish(parcel) for parcel in parcels), return_exceptions=True)
-        # A frozen broker makes aiormq cancel the waiting publish: a CancelledError that nobody asked for.
-        outcomes = [result if isinstance(result, Outcome) else Outcome.UNKNOWN for result in results]
+        outcomes = await link.publish(parcels)
         if Outcome.UNKNOWN in outcomes:
             await self._drop_publishing(link)
         return outcomes
@@ -130,7 +129,40 @@ class _PublishingLink:
     def is_closed(self) -> bool:
         return self.connection.is_closed or self._channel.is_closed
 
-    async def publish(self, parcel: Parcel) -> Outcome:
+    async def publish(self, parcels: Sequence[Parcel]) -> Sequence[Outcome]:
+        """Publish all parcels; give up at once, and keep the link, where the broker says that it takes nothing.
+
+        Whoever waited then would hold up what he has handled already, and the broker hopes for just that to be settled.
+        """
+        if await self._is_held():
+            return [Outcome.HELD] * len(parcels)
+        publishing = [asyncio.create_task(self._publish(parcel)) for parcel in parcels]
+        results = asyncio.gather(*publishing, return_exceptions=True)
+        # A frozen broker makes aiormq cancel the waiting publish: a CancelledError that nobody asked for.
+        otherwise = Outcome.UNKNOWN
+        try:
+            while not (await asyncio.wait((results,), timeout=_HELD_SECONDS))[0]:
+                if await self._is_held():
+                    otherwise = Outcome.HELD
+                    for each in publishing:
+                        each.cancel()
+        finally:
+            results.cancel()
+        return [result if isinstance(result, Outcome) else otherwise for result in results.result()]
+
+    async def _is_held(self) -> bool:
+        """Tell whether the broker has said that it takes nothing: ``connection.blocked``."""
+        transport = self.connection.transport
+        if transport is None:
+            return False
+        try:
+            async with asyncio.timeout(0):
+                await transport.connection.ready()
+        except TimeoutError:
+            return True
+        return False
+
+    async def _publish(self, parcel: Parcel) -> Outcome:
         message = aio_pika.Message(
             parcel.body,
             content_type=parcel.content_type,

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
@@ -7,7 +7,7 @@ from shared.clock import ManualClock
 from shared.contracts.billing import OpenAccount
 from shared.ids import SeededIds
 from shared.messaging.admission import ATTEMPT, ORIGIN, Arrival, Rejected, Unknown
-from shared.messaging.bus import BusUnavailableError
+from shared.messaging.bus import BusUnavailableError, Outcome, Parcel
 from shared.messaging.event import BATCH
 from shared.messaging.ladder import DETAIL, LOOKS_AT_UNKNOWN, PARKED_AT, REASON, USER, Ladder
 from shared.messaging.topology import RETRY_DELAYS, retry_queue_of
@@ -115,6 +115,34 @@ async def test_a_broker_that_is_away_for_a_moment_is_waited_for(
     await climbing
 
     assert broker.depth("billing.retry.1s") == 1
+
+
+async def test_a_broker_that_takes_nothing_is_waited_for_as_long_as_that_lasts(
+    broker: MemoryBroker, clock: ManualClock
+) -> None:
+    """Given back, the message would be delivered again and again, and the broker parks what comes too often."""
+    bus = Full(broker, times=100)
+    ladder = Ladder(service="billing", bus=bus, clock=clock, ids=SeededIds(1, clock))
+    climbing = asyncio.create_task(ladder.climb(arrival(0), ERROR))
+    await hurry(clock, climbing.done)
+    await climbing
+
+    assert bus.times == 0
+    assert broker.depth("billing.retry.1s") == 1
+
+
+class Full(MemoryBus):
+    """A bus to a broker that is short of memory for a number of times."""
+
+    def __init__(self, broker: MemoryBroker, *, times: int) -> None:
+        super().__init__(broker, "billing")
+        self.times = times
+
+    async def publish(self, parcels: Sequence[Parcel]) -> Sequence[Outcome]:
+        if self.times:
+            self.times -= 1
+            return [Outcome.HELD] * len(parcels)
+        return await super().publish(parcels)
 
 
 async def test_a_message_that_can_be_put_nowhere_is_not_given_up(

@@ -12,6 +12,7 @@ from aio_pika.exceptions import AMQPError, ChannelPreconditionFailed
 from aiormq.exceptions import ChannelAccessRefused
 
 from deploy.local.ports import free_port
+from deploy.local.rabbitmq import BrokerServer
 from deploy.local.throwaway import Server
 from deploy.topology import WATCHER, declare
 from shared.contracts.base import Message
@@ -303,6 +304,74 @@ class TestKernel:
             await until_answered(site, 1)
 
         assert await service.effects() == [("opened", "t1")]
+
+
+class TestAlarm:
+    """A broker that is short of memory takes nothing, and hopes that what it has is handled."""
+
+    @pytest.fixture
+    async def alarm(self, broker_server: Server) -> AsyncIterator["Alarm"]:
+        if not isinstance(broker_server, BrokerServer):
+            pytest.skip("only our own node can be made to believe that it has no memory left")
+        alarm = Alarm(broker_server)
+        yield alarm
+        await alarm.end()
+
+    async def test_whoever_publishes_is_told_at_once_and_keeps_his_connection(
+        self, site: RabbitSite, alarm: "Alarm"
+    ) -> None:
+        bus = site.bus("onboarding")
+        assert await bus.publish([parcel("onboarding", ASK)]) == [Outcome.CONFIRMED]
+        connection = bus._publishing
+        await alarm.begin()
+
+        async with asyncio.timeout(5):  # a third of what it takes to give a publish up
+            assert Outcome.HELD in await bus.publish([parcel("onboarding", ASK) for _ in range(3)])
+            assert await bus.publish([parcel("onboarding", ASK)]) == [Outcome.HELD]
+
+        await alarm.end()
+        await eventually(lambda: takes(bus), describe="messages are taken again")
+        assert bus._publishing is connection
+
+    async def test_whoever_consumes_settles_what_he_has_handled(
+        self, site: RabbitSite, pool: Pool, alarm: "Alarm"
+    ) -> None:
+        service = OneService(pool, bus=site.bus("billing"))
+        await site.bus("onboarding").publish([parcel_of(open_account(f"t{number}")) for number in range(40)])
+        await alarm.begin()
+        async with service.consuming():
+            await eventually(lambda: is_settled(alarm), within=8, describe="all messages are settled")
+            assert len(await service.effects()) == 40
+            assert await pool.fetchval("SELECT count(*) FROM outbox") > 0
+            await alarm.end()
+            async with service.relaying():
+                await service.until(lambda: is_sent(pool))
+
+
+class Alarm:
+    """Lets a node believe that it has no memory left."""
+
+    def __init__(self, server: BrokerServer) -> None:
+        self.server = server
+
+    async def begin(self) -> None:
+        await self.server.control("set_vm_memory_high_watermark", "0")
+
+    async def end(self) -> None:
+        await self.server.control("set_vm_memory_high_watermark", "0.6")
+
+
+async def takes(bus: RabbitBus) -> bool:
+    return list(await bus.publish([parcel("onboarding", ASK)])) == [Outcome.CONFIRMED]
+
+
+async def is_settled(alarm: Alarm) -> bool:
+    answer = await alarm.server.control("list_queues", "name", "messages")
+    return "billing.work\t0" in answer
+
+
+async def is_sent(pool: Pool) -> bool:
+    return bool(await pool.fetchval("SELECT NOT EXISTS (SELECT FROM outbox)"))
 
 
 async def is_answered(site: RabbitSite, count: int) -> bool:
