@@ -76,9 +76,11 @@ class Quiet:
 
     Attributes:
         parked: how many messages wait for an operator.
+        since: when publishers were held, as `time.monotonic` has it.
     """
 
     parked: int
+    since: float
 
 
 @contextmanager
@@ -99,10 +101,10 @@ def quiet_moment(place: Words, say: Say, *, patience: float = PATIENCE_SECONDS) 
     while True:
         depths = _depths(place)
         if not _waiting(depths, _RETRYING):
-            with _publishers_held(place):
+            with _publishers_held(place) as since:
                 depths = _emptied(place)
                 if not _waiting(depths, _UNDER_WAY):
-                    yield Quiet(sum(_waiting(depths, _PARKING).values()))
+                    yield Quiet(sum(_waiting(depths, _PARKING).values()), since)
                     return
         busy = ", ".join(f"{queue} {count}" for queue, count in sorted(_waiting(depths, _UNDER_WAY).items()))
         if time.monotonic() > deadline:
@@ -112,12 +114,13 @@ def quiet_moment(place: Words, say: Say, *, patience: float = PATIENCE_SECONDS) 
 
 
 @contextmanager
-def _publishers_held(place: Words) -> Iterator[None]:
+def _publishers_held(place: Words) -> Iterator[float]:
+    since = time.monotonic()
     answer = _evaluated(place, _HOLD % (HELD_SECONDS * 1000))
     if answer != "held":
         raise ProgramFailedError(f"Publishers could not be held; is another backup being made? {answer}")
     try:
-        yield
+        yield since
     except BaseException:
         _evaluated(place, _RELEASE)
         raise

@@ -32,13 +32,12 @@ def save(folder: Path, places: Places, say: Say, *, patience: float = PATIENCE_S
         cluster.copy(folder, say)
         say("waiting for a quiet moment")
         with quiet_moment(places.rabbitmq, say, patience=patience) as quiet:
-            began = time.monotonic()
             if quiet.parked:
                 parked = said(*places.operator, _TOOL, "read")
             moment = datetime.now(UTC)
             point = f"tenure-{moment:%Y%m%dT%H%M%S.%fZ}"
             last = cluster.mark(point)
-        held = time.monotonic() - began
+        held = time.monotonic() - quiet.since
         cluster.copy_log(folder, last, say)
     (folder / PARKED).write_text(parked, encoding="utf-8")
     return Record(point, moment, held)
