@@ -7,9 +7,10 @@ said meanwhile waits in the outboxes, which are in the backup: docs/decisions/00
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Generic, TypeVar, cast
 
 from deploy.backup.places import Words
 from deploy.backup.programs import ProgramFailedError, Say, said
@@ -22,8 +23,8 @@ PATIENCE_SECONDS = 300.0
 HELD_SECONDS = 30.0
 """How long publishers are held at most: then the broker itself lets them go, whatever has become of who held them."""
 
-Depths = Mapping[str, int]
-"""How many messages a queue has, those included that somebody is at work on."""
+Result = TypeVar("Result")
+
 
 _ADVICE = "Where some wait to be tried again a handler fails: docs/operations.md. Else try when there is less to do."
 _EMPTYING_SECONDS = 10.0
@@ -35,12 +36,12 @@ _PARKING = frozenset(parking_queue_of(service) for service in SERVICES)
 # What `rabbitmqctl list_queues` says of quorum queues is some seconds old; this asks the leader of each.
 _DEPTHS = """
     [begin
-        {ok, {_, Count}, _} = ra:leader_query(amqqueue:get_pid(Queue), fun rabbit_fifo:query_messages_total/1),
+        {ok, {{Index, _}, Count}, _} = ra:leader_query(amqqueue:get_pid(Queue), fun rabbit_fifo:query_messages_total/1),
         {resource, _, queue, Name} = amqqueue:get_name(Queue),
-        {Name, Count}
+        {Name, Index, Count}
     end || Queue <- rabbit_amqqueue:list(<<"/">>), amqqueue:get_type(Queue) =:= rabbit_quorum_queue].
 """
-_DEPTH = re.compile(r'<<"([^"]+)">>,(\d+)')
+_DEPTH = re.compile(r'<<"([^"]+)">>,\s*(\d+),\s*(\d+)')
 
 # rabbitmqctl(8), set_vm_memory_high_watermark: with 0 all publishing is disabled. The broker takes it back by itself.
 _HOLD = """
@@ -66,61 +67,78 @@ _RELEASE = """
 """
 
 
+@dataclass(frozen=True, order=True)
+class Depth:
+    """A queue at a moment.
+
+    Attributes:
+        index: of the last command in its log; another one whenever anything has happened to it.
+        messages: those included that somebody is at work on.
+    """
+
+    index: int
+    messages: int
+
+
+Depths = Mapping[str, Depth]
+
+
 class NeverQuietError(Exception):
     """There was no quiet moment, or it did not last; the message says what there was instead."""
 
 
 @dataclass(frozen=True)
-class Quiet:
-    """A quiet moment, as long as its block lasts.
+class Quiet(Generic[Result]):
+    """What was done at a quiet moment.
 
     Attributes:
-        parked: how many messages wait for an operator.
-        since: when publishers were held, as `time.monotonic` has it.
+        held_seconds: for how long publishers were held.
     """
 
-    parked: int
-    since: float
+    result: Result
+    held_seconds: float
 
 
-@contextmanager
-def quiet_moment(place: Words, say: Say, *, patience: float = PATIENCE_SECONDS) -> Iterator[Quiet]:
-    """Hold publishers until the end of the block, which begins as soon as no message is under way.
-
-    The block must be done within some seconds, see `HELD_SECONDS`.
+def at_quiet_moment(
+    place: Words, act: Callable[[int], Result], say: Say, *, patience: float = PATIENCE_SECONDS
+) -> Quiet[Result]:
+    """Do something while publishers are held and no message is under way.
 
     Args:
         place: as in `deploy.backup.places.Places.rabbitmq`.
+        act: gets how many messages are parked; must be done within some seconds, see `HELD_SECONDS`. It is done again
+            if anything has happened to a queue meanwhile: who has not published for a while may say one thing more.
         patience: seconds, after which it is given up.
 
     Raises:
-        NeverQuietError: something was under way all the time; or the block took too long, and the moment was none.
+        NeverQuietError: something was under way all the time; or it took too long, and the moment was none.
         ProgramFailedError: the broker cannot be controlled, or somebody else holds publishers.
     """
     deadline = time.monotonic() + patience
     while True:
-        depths = _depths(place)
-        if not _waiting(depths, _RETRYING):
-            with _publishers_held(place) as since:
-                depths = _emptied(place)
-                if not _waiting(depths, _UNDER_WAY):
-                    yield Quiet(sum(_waiting(depths, _PARKING).values()), since)
-                    return
-        busy = ", ".join(f"{queue} {count}" for queue, count in sorted(_waiting(depths, _UNDER_WAY).items()))
+        busy = _under_way(_look(place), _RETRYING)
+        if not busy:
+            began = time.monotonic()
+            with _publishers_held(place):
+                seen = _emptied(place)
+                busy = _under_way(seen, _UNDER_WAY)
+                result = None if busy else act(sum(depth.messages for depth in _of(seen, _PARKING).values()))
+                is_quiet = not busy and _of(_look(place), _UNDER_WAY) == _of(seen, _UNDER_WAY)
+            if is_quiet:
+                return Quiet(cast("Result", result), time.monotonic() - began)
         if time.monotonic() > deadline:
             raise NeverQuietError(f"For {patience:.0f} s there were messages under way, now: {busy}. {_ADVICE}")
-        say(f"messages are under way: {busy}")
+        say(f"messages are under way: {busy or 'one was sent just now'}")
         time.sleep(_PAUSE_SECONDS)
 
 
 @contextmanager
-def _publishers_held(place: Words) -> Iterator[float]:
-    since = time.monotonic()
+def _publishers_held(place: Words) -> Iterator[None]:
     answer = _evaluated(place, _HOLD % (HELD_SECONDS * 1000))
     if answer != "held":
         raise ProgramFailedError(f"Publishers could not be held; is another backup being made? {answer}")
     try:
-        yield since
+        yield
     except BaseException:
         _evaluated(place, _RELEASE)
         raise
@@ -129,23 +147,31 @@ def _publishers_held(place: Words) -> Iterator[float]:
 
 
 def _emptied(place: Words) -> Depths:
-    """Wait until two looks in a row find no message under way; return what there was at last."""
+    """Wait until no message is under way, not for long; return what there was at last."""
     deadline = time.monotonic() + _EMPTYING_SECONDS
-    was_empty = False
     while True:
-        depths = _depths(place)
-        is_empty = not _waiting(depths, _UNDER_WAY)
-        if (is_empty and was_empty) or time.monotonic() > deadline:
-            return depths
-        was_empty = is_empty
+        seen = _look(place)
+        if not _under_way(seen, _UNDER_WAY) or time.monotonic() > deadline:
+            return seen
 
 
-def _depths(place: Words) -> Depths:
-    return {queue: int(count) for queue, count in _DEPTH.findall(_evaluated(place, _DEPTHS))}
+def _look(place: Words) -> Depths:
+    answer = _evaluated(place, _DEPTHS)
+    depths = {queue: Depth(int(index), int(count)) for queue, index, count in _DEPTH.findall(answer)}
+    if missing := (_UNDER_WAY | _PARKING) - depths.keys():
+        raise ProgramFailedError(f"The broker does not tell how many messages are in {', '.join(sorted(missing))}.")
+    return depths
 
 
-def _waiting(depths: Depths, queues: frozenset[str]) -> Depths:
-    return {queue: depths[queue] for queue in queues if depths.get(queue)}
+def _of(depths: Depths, queues: frozenset[str]) -> Depths:
+    return {queue: depth for queue, depth in depths.items() if queue in queues}
+
+
+def _under_way(depths: Depths, queues: frozenset[str]) -> str:
+    """Name the queues that are not empty."""
+    return ", ".join(
+        f"{queue} {depth.messages}" for queue, depth in sorted(_of(depths, queues).items()) if depth.messages
+    )
 
 
 def _evaluated(place: Words, expression: str) -> str:

@@ -16,8 +16,8 @@ import pytest
 from deploy.backup import cluster, compose, parked, programs, quiet
 from deploy.backup.compose import NotNowError
 from deploy.backup.places import Words
-from deploy.backup.programs import ProgramFailedError
-from deploy.backup.quiet import NeverQuietError, quiet_moment
+from deploy.backup.programs import ProgramFailedError, said
+from deploy.backup.quiet import NeverQuietError, at_quiet_moment
 from deploy.backup.record import FILE, Record, UnusableBackupError, checked
 from deploy.local.rabbitmq import BrokerServer
 from deploy.local.secrets import load_or_create
@@ -179,15 +179,14 @@ class TestQuiet:
         bus, taken = node.bus(), list[bool]()
         place = controlled(node.server)
 
-        def within() -> None:
-            with quiet_moment(place, say, patience=patience):
-                taken.append(asyncio.run_coroutine_threadsafe(takes(bus), loop).result(10))
-                time.sleep(block)
+        def within(_parked: int) -> None:
+            taken.append(asyncio.run_coroutine_threadsafe(takes(bus), loop).result(10))
+            time.sleep(block)
 
         loop = asyncio.get_running_loop()
         await takes(bus, "nobody")
         try:
-            await asyncio.to_thread(within)
+            await asyncio.to_thread(at_quiet_moment, place, within, say, patience=patience)
             taken.append(await is_taken_again(bus))
             return taken
         finally:
@@ -216,16 +215,37 @@ class TestQuiet:
             await self.held(node, block=6.0)
         assert await self.limit(node) == before
 
+    async def test_a_queue_of_which_nothing_is_known_is_not_taken_for_empty(
+        self, node: Node, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(quiet, "_UNDER_WAY", frozenset({"billing.work", "dunning.work"}))
+        with pytest.raises(ProgramFailedError, match=r"how many messages are in dunning.work\.$"):
+            await asyncio.to_thread(at_quiet_moment, controlled(node.server), lambda _: None, say)
+
     async def test_only_one_holds_them(self, node: Node) -> None:
         before = await self.limit(node)
 
-        def twice() -> None:
-            with quiet_moment(controlled(node.server), say), quiet_moment(controlled(node.server), say):
-                pass
+        def hold_again(_parked: int) -> None:
+            at_quiet_moment(controlled(node.server), lambda _: None, say)
 
         with pytest.raises(ProgramFailedError, match="is another backup being made"):
-            await asyncio.to_thread(twice)
+            await asyncio.to_thread(at_quiet_moment, controlled(node.server), hold_again, say)
         assert await self.limit(node) == before
+
+    async def test_it_is_sought_again_where_anything_has_happened_to_a_queue_meanwhile(self, node: Node) -> None:
+        """Though it is as empty as before: the broker takes one message more of whoever has not published yet."""
+        place, calls = controlled(node.server), list[int]()
+
+        def act(parked: int) -> int:
+            calls.append(parked)
+            if len(calls) == 1:
+                said(*place, "rabbitmqctl", "purge_queue", "billing.work")
+            return len(calls)
+
+        quiet = await asyncio.to_thread(at_quiet_moment, place, act, say)
+
+        assert quiet.result == 2
+        assert calls == [0, 0]
 
     @pytest.mark.parametrize(
         ("exchange", "key", "queue"),
