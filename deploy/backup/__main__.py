@@ -34,7 +34,7 @@ def main() -> int:
         say(f"Not done: {error}")
         return 1
     except KeyboardInterrupt:
-        say("Interrupted; what is in the folder is no backup." if options.command == "save" else "Interrupted.")
+        say("Interrupted; nothing was kept." if options.command == "save" else "Interrupted.")
         return 130
     return 0
 

@@ -27,8 +27,9 @@ _UNPACK_LOG = 'exec tar --extract --directory "$PGDATA/pg_wal"'
 # What is missing in pg_wal is nowhere else: no command gets it from there (`false`).
 _RECOVER = """
     set -e
-    gone() {{ tail -n 20 "$PGDATA/recovery.log" >&2; rm -rf "${{PGDATA:?}}"/*; exit 1; }}
-    pg_verifybackup --no-parse-wal --quiet "$PGDATA"
+    gone() {{ tail -n 20 "$PGDATA/recovery.log" >&2 || true; rm -rf "${{PGDATA:?}}"/*; exit 1; }}
+    touch "$PGDATA/recovery.log"
+    pg_verifybackup --no-parse-wal --quiet --ignore=recovery.log "$PGDATA" || gone
     touch "$PGDATA/recovery.signal"
     options="-c listen_addresses='' -c unix_socket_directories=$PGDATA -c hot_standby=off -c restore_command=false"
     options="$options -c recovery_target_name={point} -c recovery_target_action=promote"

@@ -1,5 +1,6 @@
 """A backup of the Compose stack of this folder: its databases, what is parked, its secrets and its data lake."""
 
+import shutil
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,11 +42,15 @@ def save(folder: Path, say: Say) -> Record:
     if not said(*_RUNNING, "postgres", "rabbitmq").strip():
         raise NotNowError("The stack does not run: docker compose up --detach --wait")
     _make(folder)
-    written(folder / SECRETS, (*instead_of("prepare"), "sh", "-c", _PACK_SECRETS), say)
-    record = steps.save(folder, COMPOSE, say)
-    say("copying the data lake")  # after the moment: all that the databases take for written is in it
-    written(folder / LAKE, (*beside("metrics"), "sh", "-c", _PACK_LAKE), say)
-    record.write(folder)
+    try:
+        written(folder / SECRETS, (*instead_of("prepare"), "sh", "-c", _PACK_SECRETS), say)
+        record = steps.save(folder, COMPOSE, say)
+        say("copying the data lake")  # after the moment: all that the databases take for written is in it
+        written(folder / LAKE, (*beside("metrics"), "sh", "-c", _PACK_LAKE), say)
+        record.write(folder)
+    except BaseException:
+        shutil.rmtree(folder)  # half a backup is of no use to anybody but thieves
+        raise
     return record
 
 

@@ -13,7 +13,7 @@ from unittest.mock import Mock
 import orjson
 import pytest
 
-from deploy.backup import cluster, compose, parked, programs, quiet
+from deploy.backup import cluster, compose, parked, programs, quiet, steps
 from deploy.backup.compose import NotNowError
 from deploy.backup.places import Words
 from deploy.backup.programs import ProgramFailedError, said
@@ -121,6 +121,19 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
         compose._make(tmp_path)
     compose._make(tmp_path / "new")
     assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+
+
+def test_what_could_not_be_completed_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(folder: Path, *_: object) -> Record:
+        assert (folder / compose.SECRETS).exists()
+        raise NeverQuietError("billing.work 1")
+
+    monkeypatch.setattr(compose, "said", lambda *_: "it runs")
+    monkeypatch.setattr(compose, "instead_of", lambda _: ("echo",))
+    monkeypatch.setattr(steps, "save", fail)
+    with pytest.raises(NeverQuietError):
+        compose.save(tmp_path / "backup", say)
+    assert not (tmp_path / "backup").exists()
 
 
 def test_secrets_go_back_into_the_volumes_that_they_are_from(tmp_path: Path) -> None:
